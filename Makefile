@@ -1,0 +1,135 @@
+# BreastGPT Runtime. `make` prints what there is. Only build/ is written.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MODE ?= release
+CXX ?= g++
+PREFIX ?= /usr/local
+VERSION := 0.1.0
+SOVERSION := 0
+
+B := build/$(MODE)
+WARN := -Wall -Wextra -Werror
+OPT_release := -O2 -g1
+OPT_asan := -O1 -g -fsanitize=address -fno-omit-frame-pointer
+OPT_ubsan := -O1 -g -fsanitize=undefined -fno-sanitize-recover=all
+OPT_tsan := -O1 -g -fsanitize=thread
+OPT := $(OPT_$(MODE))
+CXXFLAGS += -std=c++20 $(OPT) $(WARN) -ffp-contract=off -fvisibility=hidden -fPIC -pthread -I. -MMD -MP
+LDFLAGS += $(OPT) -pthread
+
+# Decoders of libbreastgpt_files can be left out: make JPEG=0 TIFF=0.
+JPEG ?= 1
+TIFF ?= 1
+FILES_FLAGS := -DBG_WITH_JPEG=$(JPEG) -DBG_WITH_TIFF=$(TIFF)
+FILES_LIBS := $(if $(filter 1,$(JPEG)),-ljpeg) $(if $(filter 1,$(TIFF)),-ltiff) -lz
+
+# ---- sources: the core links utf8proc only; picture files, the converter and the tools come on top ----
+LOADERS_CORE := loaders/gguf.cpp loaders/mapped_file.cpp loaders/sha256.cpp loaders/cursor.cpp
+CORE := $(wildcard runtime/*.cpp kernels/*.cpp kernels/ref/*.cpp) $(filter-out %.isa.cpp,$(wildcard kernels/cpu/*.cpp)) $(LOADERS_CORE)
+ISA_SOURCES := $(wildcard kernels/cpu/*.isa.cpp)
+ISAS := portable $(if $(filter x86_64,$(shell uname -m)),avx2)
+ISA_portable := -DBG_ISA=portable
+ISA_avx2 := -DBG_ISA=avx2 -mavx2 -mfma -mf16c
+FILES := $(filter-out $(LOADERS_CORE) loaders/safetensors.cpp,$(wildcard loaders/*.cpp))
+CONVERT := $(filter-out weights_convert/main.cpp,$(wildcard weights_convert/*.cpp)) loaders/safetensors.cpp
+CLI := $(wildcard tools/*.cpp)
+TESTS := $(wildcard tests/*.cpp)
+
+obj = $(patsubst %.cpp,$(B)/%.o,$(1))
+CORE_OBJ := $(call obj,$(CORE)) $(foreach i,$(ISAS),$(patsubst %.isa.cpp,$(B)/%.$(i).o,$(ISA_SOURCES)))
+FILES_OBJ := $(call obj,$(FILES))
+CONVERT_OBJ := $(call obj,$(CONVERT))
+
+CORE_LIB := $(B)/libbreastgpt.a
+FILES_LIB := $(B)/libbreastgpt_files.a
+CORE_SO := $(B)/libbreastgpt.so.$(VERSION)
+FILES_SO := $(B)/libbreastgpt_files.so.$(VERSION)
+
+.PHONY: help deps lib cli demo test unit asan ubsan tsan bench install clean
+help:
+	@echo "make demo      install what is missing, build, answer a question about a real picture with a tiny model"
+	@echo "make test      install what is missing, build, run every test"
+	@echo "make lib cli   the libraries and the programs, in $(B)/"
+	@echo "make asan | ubsan | tsan   the whole test suite under a sanitizer"
+	@echo "make bench     measured ceilings of this machine and the share of them that each operation reaches"
+	@echo "make install DESTDIR= PREFIX=$(PREFIX)   programs, libraries, headers, pkg-config files"
+	@echo "make clean     remove build/"
+	@echo "Options: JPEG=0 TIFF=0 leave decoders out; CXX=clang++; MODE=release|asan|ubsan|tsan"
+
+# ---- packages: what this machine lacks is named, and installed where apt-get may ----
+deps:
+	@tests/install_packages.sh
+
+$(B)/%.o: %.cpp
+	@mkdir -p $(@D)
+	@echo $(CXX) $<
+	@$(CXX) $(CXXFLAGS) $(EXTRA) -c $< -o $@
+$(foreach i,$(ISAS),$(eval $(B)/%.$(i).o: %.isa.cpp ; @mkdir -p $$(@D) && echo $(CXX) $$< [$(i)] && $(CXX) $(CXXFLAGS) -O3 $(ISA_$(i)) -c $$< -o $$@))
+$(FILES_OBJ): EXTRA := $(FILES_FLAGS)
+$(call obj,$(TESTS)): EXTRA := $(FILES_FLAGS)
+
+$(CORE_LIB): $(CORE_OBJ)
+	@rm -f $@ && ar rcs $@ $^
+$(FILES_LIB): $(FILES_OBJ)
+	@rm -f $@ && ar rcs $@ $^
+$(CORE_SO): $(CORE_OBJ)
+	@echo link $@
+	@$(CXX) -shared -Wl,-soname,libbreastgpt.so.$(SOVERSION) -Wl,-z,defs $^ -o $@ $(LDFLAGS) -lutf8proc
+	@ln -sf $(@F) $(B)/libbreastgpt.so.$(SOVERSION) && ln -sf $(@F) $(B)/libbreastgpt.so
+$(FILES_SO): $(FILES_OBJ) $(CORE_SO) $(call obj,loaders/mapped_file.cpp loaders/sha256.cpp loaders/cursor.cpp)
+	@echo link $@
+	@$(CXX) -shared -Wl,-soname,libbreastgpt_files.so.$(SOVERSION) -Wl,-z,defs $(filter %.o,$^) -o $@ $(LDFLAGS) -L$(B) -lbreastgpt $(FILES_LIBS)
+	@ln -sf $(@F) $(B)/libbreastgpt_files.so.$(SOVERSION) && ln -sf $(@F) $(B)/libbreastgpt_files.so
+$(B)/breastgpt: $(call obj,$(CLI)) $(FILES_LIB) $(CORE_LIB)
+	@echo link $@
+	@$(CXX) $^ -o $@ $(LDFLAGS) $(FILES_LIBS) -lutf8proc
+$(B)/breastgpt-convert: $(call obj,weights_convert/main.cpp) $(CONVERT_OBJ) $(CORE_LIB)
+	@echo link $@
+	@$(CXX) $^ -o $@ $(LDFLAGS) -lutf8proc
+$(B)/tests/example.o: tests/example.c
+	@mkdir -p $(@D)
+	$(CC) -std=c99 -pedantic $(OPT) $(WARN) -I. -MMD -MP -c $< -o $@
+$(B)/tests/run: $(call obj,$(TESTS)) $(B)/tests/example.o $(CONVERT_OBJ) $(FILES_LIB) $(CORE_LIB)
+	@echo link $@
+	@$(CXX) $^ -o $@ $(LDFLAGS) $(FILES_LIBS) -lutf8proc
+$(B)/bench: $(call obj,tests/bench/bench.cpp) $(CORE_LIB)
+	@echo link $@
+	@$(CXX) $^ -o $@ $(LDFLAGS) -lutf8proc
+
+lib: $(CORE_LIB) $(FILES_LIB) $(CORE_SO) $(FILES_SO)
+cli: $(B)/breastgpt $(B)/breastgpt-convert
+
+JOBS := -j$(shell nproc)
+demo: deps
+	@$(MAKE) --no-print-directory $(JOBS) cli
+	@tests/demo.sh $(B)
+
+test: deps
+	@$(MAKE) --no-print-directory $(JOBS) unit
+unit: $(B)/tests/run lib cli
+	BG_BUILD=$(B) BG_CORE_SO=$(CORE_SO) $(B)/tests/run $(TEST_ARGS)
+
+asan ubsan tsan: deps
+	@$(MAKE) --no-print-directory $(JOBS) MODE=$@ sanitized
+sanitized: $(B)/tests/run cli
+	ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 BG_BUILD=$(B) $(B)/tests/run $(TEST_ARGS)
+.PHONY: sanitized
+
+bench: deps
+	@$(MAKE) --no-print-directory $(JOBS) $(B)/bench
+	$(B)/bench
+
+install: lib cli
+	install -d $(DESTDIR)$(PREFIX)/{bin,lib/pkgconfig,include,share/doc/breastgpt}
+	install -m755 $(B)/breastgpt $(B)/breastgpt-convert $(DESTDIR)$(PREFIX)/bin/
+	install -m644 $(CORE_LIB) $(FILES_LIB) $(CORE_SO) $(FILES_SO) $(DESTDIR)$(PREFIX)/lib/
+	for l in breastgpt breastgpt_files; do ln -sf lib$$l.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/lib$$l.so.$(SOVERSION); ln -sf lib$$l.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/lib$$l.so; done
+	install -m644 runtime/breastgpt.h runtime/breastgpt_files.h $(DESTDIR)$(PREFIX)/include/
+	install -m644 README.md LICENSE runtime/MODEL.md $(DESTDIR)$(PREFIX)/share/doc/breastgpt/
+	printf 'prefix=$(PREFIX)\nName: breastgpt\nDescription: BreastGPT Runtime\nVersion: $(VERSION)\nCflags: -I$${prefix}/include\nLibs: -L$${prefix}/lib -lbreastgpt\nLibs.private: -lutf8proc -lstdc++ -lm -pthread\n' > $(DESTDIR)$(PREFIX)/lib/pkgconfig/breastgpt.pc
+	printf 'prefix=$(PREFIX)\nName: breastgpt_files\nDescription: BreastGPT Runtime, picture files\nVersion: $(VERSION)\nRequires: breastgpt\nCflags: -I$${prefix}/include\nLibs: -L$${prefix}/lib -lbreastgpt_files\nLibs.private: $(FILES_LIBS)\n' > $(DESTDIR)$(PREFIX)/lib/pkgconfig/breastgpt_files.pc
+
+clean:
+	rm -rf build
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
