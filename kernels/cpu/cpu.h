@@ -1,0 +1,72 @@
+// The operations of the CPU backend: how each is cut into blocks for the threads. Contract, equations and bounds: kernels/ops.h; definition:
+// the file of the same name in kernels/ref/; inner loops: *.isa.cpp. All activations float32.
+// Not here: arithmetic that depends on the instruction set.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/threads.h"
+#include "kernels/ops.h"
+
+namespace bg::cpu {
+
+struct Context {
+  const IsaTable& isa;
+  Threads& threads;
+  char* scratch;  // kLinearScratch bytes for each thread
+
+  float* scratch_of(int thread) const { return reinterpret_cast<float*>(scratch + size_t(thread) * kLinearScratch); }
+};
+
+inline float* row(const Tensor& x, int64_t t) { return static_cast<float*>(x.data) + t * x.stride; }
+
+inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// body(t) for each of `rows` rows that cost about `work` simple steps each; enough rows per block that sharing out is worth its price.
+template <class Body>
+void for_rows(const Context& c, int64_t rows, int64_t work, const Body& body) {
+  constexpr int64_t kStepsPerBlock = 1 << 15;
+  const int64_t per_block = work >= kStepsPerBlock ? 1 : kStepsPerBlock / (work > 0 ? work : 1);
+  c.threads.run(divide_up(rows, per_block), [&](int64_t block, int) {
+    const int64_t first = block * per_block, last = rows - first < per_block ? rows : first + per_block;
+    for (int64_t t = first; t < last; ++t) body(t);
+  });
+}
+
+// rows.cpp
+void write(const Context& c, Tensor y, const float* x);
+void read(const Context& c, float* y, Tensor x);
+void read(const Context& c, double* y, Tensor x);
+void copy(const Context& c, Tensor y, Tensor x);
+void gather_rows(const Context& c, Tensor y, Tensor x, const int64_t* index);
+void scatter_rows(const Context& c, Tensor y, Tensor x, const int64_t* index);
+void scatter_add_rows(const Context& c, Tensor y, Tensor x, const int64_t* index);
+void embed(const Context& c, Tensor y, Weight w, const int32_t* ids);
+void add_interpolated(const Context& c, Tensor y, Weight table, const int32_t* index, const float* weight);
+// linear.cpp, norm.cpp, activation.cpp, rotary.cpp, attention.cpp
+void linear(const Context& c, Tensor y, Tensor x, Weight w, const float* bias);
+// S = X·Xᵀ: y (T, T), x (T, D) with stride == D. Half of it is computed; the other half is the same bits (each chain is symmetric in its factors).
+void self_products(const Context& c, Tensor y, Tensor x);
+void layer_norm(const Context& c, Tensor y, Tensor x, const float* w, const float* b, float eps);
+void rms_norm(const Context& c, Tensor y, Tensor x, const float* w, float eps);
+void gelu_tanh(const Context& c, Tensor y, Tensor x);
+void gelu_erf(const Context& c, Tensor y, Tensor x);
+void silu_mul(const Context& c, Tensor y, Tensor gate, Tensor up);
+void add(const Context& c, Tensor y, Tensor x);
+void rotary(const Context& c, Tensor y, int64_t heads, Tensor cos, Tensor sin);
+void attention_frames(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t frame);
+void attention_causal(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, int64_t past);
+
+// coverage.cpp
+size_t coverage_scratch(int64_t L, int64_t D, int64_t m);
+double coverage_select(const Context& c, int64_t* index, double* gain, Tensor v, Tensor t, int64_t k, void* scratch);
+struct Candidate {
+  double gain;     // at the time it was last evaluated
+  int64_t column;
+  int64_t step;    // when that was
+};
+// The same choices and gains as ref::greedy_plain on the same C, here stored by columns: ct (L, rows), ct_j = column j of C.
+double greedy_lazy(const Context& c, int64_t* index, double* gain, const float* ct, int64_t rows, int64_t L, int64_t k, float* best, Candidate* heap);
+
+}  // namespace bg::cpu

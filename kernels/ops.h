@@ -1,0 +1,115 @@
+// The contract of every operation: equation, shapes, aliasing, accumulation, order of summation, error bound.
+// Model code (runtime/) is written once against this table; each backend implements all of it:
+//   kernels/ref/  plain loops in float or double: the definition
+//   kernels/cpu/  SIMD and threads
+// Not here: tensor names, files, the model.
+//
+// Shape letters, everywhere in the project: T tokens, D width, H heads, K kv heads, d head dim, F ffn, P patches, L visual tokens before
+// selection, k kept tokens, m text rows, N outputs of a product (or tiles of a slide), V vocabulary.
+//
+// Rules for every operation
+// - Output argument first. Matrices are row-major. Unless an entry says so, outputs must not overlap inputs.
+// - Every output element is computed by one thread in an order fixed by the shapes alone, so that results are the same bits for any number of
+//   threads, any tiling and any split of the rows (a row's result never depends on which other rows are in the call).
+// - u = 2^-24 for float, 2^-53 for double. A bound c·n·u·Σ|terms| is against exact arithmetic on the given inputs.
+// - No operation allocates memory: scratch is passed in, its size asked for before.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace bg {
+
+// Element types. The numbers are GGUF's (ggml_type), so a file's tensor type is one of these or refused.
+enum class Type : uint32_t { f32 = 0, f16 = 1, bf16 = 30, f64 = 28 };
+
+constexpr size_t type_size(Type t) { return t == Type::f64 ? 8 : t == Type::f32 ? 4 : 2; }
+const char* type_name(Type t);  // "F32", "F16", "BF16", "F64"
+
+// Activations: a (rows, cols) view of f32 or f64 elements (the backend's type()), `stride` elements from one row to the next.
+struct Tensor {
+  void* data = nullptr;
+  Type type = Type::f32;
+  int64_t rows = 0, cols = 0, stride = 0;
+
+  Tensor row_range(int64_t first, int64_t count) const { return {static_cast<char*>(data) + size_t(first * stride) * type_size(type), type, count, cols, stride}; }
+  Tensor col_range(int64_t first, int64_t count) const { return {static_cast<char*>(data) + size_t(first) * type_size(type), type, rows, count, stride}; }
+  // The same memory as (rows·n, cols/n): heads as rows, for norms over a head. Needs stride == cols.
+  Tensor split_rows(int64_t n) const { return {data, type, rows * n, cols / n, cols / n}; }
+  // (rows/n, cols·n): n neighbouring rows side by side (the merger's 2×2 blocks). Needs stride == cols.
+  Tensor join_rows(int64_t n) const { return {data, type, rows / n, cols * n, cols * n}; }
+};
+
+// Weights: (rows, cols) = (outputs, inputs), contiguous, f32, f16 or bf16, usually memory-mapped; never written.
+struct Weight {
+  const void* data = nullptr;
+  Type type = Type::f32;
+  int64_t rows = 0, cols = 0;
+};
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+  virtual const char* name() const = 0;  // "ref", "ref64", "cpu/avx2", "cpu/portable"
+  virtual Type type() const = 0;         // f32 or f64: the type of every Tensor given to this table
+
+  // Memory of the backend's device. Zero-filled, 64-byte aligned. nullptr when there is none left.
+  virtual void* allocate(size_t bytes) = 0;
+  virtual void release(void* p, size_t bytes) = 0;
+  virtual void write(Tensor y, const float* x) = 0;     // y_tj = x[t·cols + j], host to device
+  virtual void read(float* y, Tensor x) = 0;            // y[t·cols + j] = x_tj rounded to float, device to host
+  virtual void read(double* y, Tensor x) = 0;           // the same, exact
+  virtual void copy(Tensor y, Tensor x) = 0;            // y = x (T, D)
+
+  // Rows by index. index: T (or x.rows) row numbers, host memory, each inside the other tensor (checked by the caller), without repetition for the two scatters.
+  virtual void gather_rows(Tensor y, Tensor x, const int64_t* index) = 0;       // y_t = x_{index[t]}
+  virtual void scatter_rows(Tensor y, Tensor x, const int64_t* index) = 0;      // y_{index[t]} = x_t
+  virtual void scatter_add_rows(Tensor y, Tensor x, const int64_t* index) = 0;  // y_{index[t]} += x_t
+  // y_t = w_{ids[t]}: token embeddings; y (T, D), w (V, D), exact.
+  virtual void embed(Tensor y, Weight w, const int32_t* ids) = 0;
+  // y_t += Σ_{j<4} weight[4t+j] · table_{index[4t+j]}: bilinear interpolation of learned positions, in ascending j. Bound 8·u·Σ|terms|.
+  virtual void add_interpolated(Tensor y, Weight table, const int32_t* index, const float* weight) = 0;
+
+  // y_tn = Σ_j x_tj · w_nj + bias_n.  y (T, N), x (T, D), w (N, D), bias (N) float or nullptr. Products accumulated in float or better.
+  // Bound (D + 2)·u·(Σ_j |x_tj·w_nj| + |bias_n|).
+  virtual void linear(Tensor y, Tensor x, Weight w, const float* bias) = 0;
+  // y_td = (x_td − mean_t)/√(var_t + eps) · w_d + b_d, var the mean square deviation; sums in double for float. y may be x. w, b (D).
+  // Bound 8·u·(|normalised·w| + |b| + |w|·max_d|x_td|/√(var_t + eps)).
+  virtual void layer_norm(Tensor y, Tensor x, const float* w, const float* b, float eps) = 0;
+  // y_td = x_td/√(mean_d(x_td²) + eps) · w_d; the sum in double for float. y may be x. Bound 8·u·|y_td|.
+  virtual void rms_norm(Tensor y, Tensor x, const float* w, float eps) = 0;
+  // Element by element; y may be x (silu_mul: y may be gate or up).
+  virtual void gelu_tanh(Tensor y, Tensor x) = 0;               // x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³)))      bound 16·u·(|x| + |y|)
+  virtual void gelu_erf(Tensor y, Tensor x) = 0;                // x/2·(1 + erf(x/√2))                            bound 16·u·(|x| + |y|)
+  virtual void silu_mul(Tensor y, Tensor gate, Tensor up) = 0;  // gate/(1 + e^−gate) · up                        bound 16·u·|y|
+  virtual void add(Tensor y, Tensor x) = 0;                     // y += x, exact rounding
+
+  // Half-split rotation in place, per row t and head h: (a, b) = the halves of y_th (d = cols/heads numbers);
+  // a' = a·cos_t − b·sin_t, b' = b·cos_t + a·sin_t.  cos, sin (T, d/2). Bound 3·u·(|a·cos| + |b·sin|).
+  virtual void rotary(Tensor y, int64_t heads, Tensor cos, Tensor sin) = 0;
+
+  // Full attention inside consecutive blocks of `frame` rows (T a multiple of it), per head, scale 1/√d:
+  // o_t = Σ_s softmax_s(q_t·k_s/√d)·v_s, s over t's frame.  o, q, k, v (T, H·d), strides free.
+  // Bound (with p the exact weights, A = max_s Σ_j|q_j·k_j|/√d): u·(2·(d + 4)·A + 2·T_frame + 16)·Σ_s p_s·|v_s|.
+  virtual void attention_frames(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t frame) = 0;
+  // Causal grouped-query attention over a cache: row t of q sees cache rows 0 … past + t; query head h uses kv head h div (H/K).
+  // o, q (T, H·d); k, v (past + T, K·d). Same equation, scale and bound, T_frame = past + t + 1. Same bits however a prompt is cut into calls.
+  virtual void attention_causal(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, int64_t past) = 0;
+
+  // CoverageTokenSelector (MODEL.md §3a): the k greedy choices for rows v (L, D) and text rows t (m, D; rows == 0: without text), L > k.
+  //   V, T = rows/max(norm, 1e-12);  Q = softmax_cols(V·Vᵀ/0.2)/L;  P = softmax_cols(T·Vᵀ/0.02)/m;  C = [P ; Q/2] with text, Q without.
+  //   k times: gain_j = Σ_i max(0, C_ij − best_i) over columns not yet taken, largest first, lowest index on a tie; best_i = max(best_i, C_ij).
+  // Similarities and softmax in type(), C stored as type(), differences and sums of gains in double, rows ascending (text rows first).
+  // Norms: squares summed in double. out: index[k] ascending, gain[k] the gain each had when it was taken; returns Σ gain.
+  // scratch: coverage_scratch(...) bytes of the backend's memory, 64-byte aligned.
+  virtual size_t coverage_scratch(int64_t L, int64_t D, int64_t m, int64_t k) const = 0;
+  virtual double coverage_select(int64_t* index, double* gain, Tensor v, Tensor t, int64_t k, void* scratch) = 0;
+};
+
+// Backends. The caller owns the table. threads ≥ 1.
+enum class Isa { best, portable, avx2 };
+Ops* make_ref_ops(Type type);                 // f32 or f64, one thread
+Ops* make_cpu_ops(int threads, Isa isa);      // nullptr when this machine lacks the instruction set
+Isa best_isa();                               // the widest this machine runs
+const char* isa_name(Isa isa);
+
+}  // namespace bg

@@ -1,0 +1,55 @@
+// Softmax attention of one query row over a run of keys, and the two ways the model uses it. o, q (T, H·d), k, v (S, K·d).
+#include <cmath>
+
+#include "kernels/ref/ref.h"
+
+namespace bg::ref {
+namespace {
+
+// z_s = q·k_s/√d
+template <class T>
+T score(const T* q, const T* k, int64_t d) {
+  T dot = 0;
+  for (int64_t j = 0; j < d; ++j) dot += q[j] * k[j];
+  return dot * T(1 / std::sqrt(double(d)));
+}
+
+// o = Σ_s e^(z_s − max z)·v_s / Σ_s e^(z_s − max z), s in [first, last). Scores are computed twice so that no memory is needed.
+template <class T>
+void attend(T* o, const T* q, const Tensor& k, const Tensor& v, int64_t column, int64_t d, int64_t first, int64_t last) {
+  T largest = score(q, row<T>(k, first) + column, d), total = 0;
+  for (int64_t s = first + 1; s < last; ++s) largest = std::fmax(largest, score(q, row<T>(k, s) + column, d));
+  for (int64_t j = 0; j < d; ++j) o[j] = 0;
+  for (int64_t s = first; s < last; ++s) {
+    const T p = std::exp(score(q, row<T>(k, s) + column, d) - largest);
+    total += p;
+    for (int64_t j = 0; j < d; ++j) o[j] += p * row<T>(v, s)[column + j];
+  }
+  for (int64_t j = 0; j < d; ++j) o[j] /= total;
+}
+
+}  // namespace
+
+// Row t sees the rows of its own frame.
+template <class T>
+void attention_frames(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t frame) {
+  const int64_t d = q.cols / heads;
+  for (int64_t t = 0; t < q.rows; ++t)
+    for (int64_t h = 0; h < heads; ++h) attend(row<T>(o, t) + h * d, row<T>(q, t) + h * d, k, v, h * d, d, t / frame * frame, (t / frame + 1) * frame);
+}
+
+// Row t sees cache rows 0 … past + t; query head h reads kv head h div (H/K).
+template <class T>
+void attention_causal(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, int64_t past) {
+  const int64_t d = q.cols / heads;
+  for (int64_t t = 0; t < q.rows; ++t)
+    for (int64_t h = 0; h < heads; ++h) attend(row<T>(o, t) + h * d, row<T>(q, t) + h * d, k, v, h / (heads / kv_heads) * d, d, 0, past + t + 1);
+}
+
+#define BG_INSTANTIATE(T)                                                                 \
+  template void attention_frames<T>(Tensor, Tensor, Tensor, Tensor, int64_t, int64_t);    \
+  template void attention_causal<T>(Tensor, Tensor, Tensor, Tensor, int64_t, int64_t, int64_t);
+BG_INSTANTIATE(float)
+BG_INSTANTIATE(double)
+
+}  // namespace bg::ref

@@ -1,0 +1,65 @@
+// The reference table: the plain functions of this folder behind kernels/ops.h, in float or double.
+#include <type_traits>
+
+#include "kernels/ref/ref.h"
+
+namespace bg {
+namespace {
+
+template <class T>
+class RefOps : public Ops {
+ public:
+  const char* name() const override { return type() == Type::f64 ? "ref64" : "ref"; }
+  Type type() const override { return std::is_same_v<T, double> ? Type::f64 : Type::f32; }
+
+  void* allocate(size_t bytes) override { return ref::allocate(bytes); }
+  void release(void* p, size_t bytes) override { ref::release(p, bytes); }
+  void write(Tensor y, const float* x) override { ref::write<T>(y, x); }
+  void read(float* y, Tensor x) override { ref::read<T>(y, x); }
+  void read(double* y, Tensor x) override { ref::read<T>(y, x); }
+  void copy(Tensor y, Tensor x) override { ref::copy<T>(y, x); }
+
+  void gather_rows(Tensor y, Tensor x, const int64_t* index) override { ref::gather_rows<T>(y, x, index); }
+  void scatter_rows(Tensor y, Tensor x, const int64_t* index) override { ref::scatter_rows<T>(y, x, index); }
+  void scatter_add_rows(Tensor y, Tensor x, const int64_t* index) override { ref::scatter_add_rows<T>(y, x, index); }
+  void embed(Tensor y, Weight w, const int32_t* ids) override { ref::embed<T>(y, w, ids); }
+  void add_interpolated(Tensor y, Weight table, const int32_t* index, const float* weight) override { ref::add_interpolated<T>(y, table, index, weight); }
+
+  void linear(Tensor y, Tensor x, Weight w, const float* bias) override { ref::linear<T>(y, x, w, bias); }
+  void layer_norm(Tensor y, Tensor x, const float* w, const float* b, float eps) override { ref::layer_norm<T>(y, x, w, b, eps); }
+  void rms_norm(Tensor y, Tensor x, const float* w, float eps) override { ref::rms_norm<T>(y, x, w, eps); }
+  void gelu_tanh(Tensor y, Tensor x) override { ref::gelu_tanh<T>(y, x); }
+  void gelu_erf(Tensor y, Tensor x) override { ref::gelu_erf<T>(y, x); }
+  void silu_mul(Tensor y, Tensor gate, Tensor up) override { ref::silu_mul<T>(y, gate, up); }
+  void add(Tensor y, Tensor x) override { ref::add<T>(y, x); }
+  void rotary(Tensor y, int64_t heads, Tensor cos, Tensor sin) override { ref::rotary<T>(y, heads, cos, sin); }
+
+  void attention_frames(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t frame) override { ref::attention_frames<T>(o, q, k, v, heads, frame); }
+  void attention_causal(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, int64_t past) override {
+    ref::attention_causal<T>(o, q, k, v, heads, kv_heads, past);
+  }
+
+  size_t coverage_scratch(int64_t L, int64_t D, int64_t m, int64_t) const override { return ref::coverage_scratch<T>(L, D, m); }
+  double coverage_select(int64_t* index, double* gain, Tensor v, Tensor t, int64_t k, void* scratch) override {
+    return ref::coverage_select<T>(index, gain, v, t, k, scratch);
+  }
+};
+
+}  // namespace
+
+const char* type_name(Type t) {
+  switch (t) {
+    case Type::f32: return "F32";
+    case Type::f16: return "F16";
+    case Type::bf16: return "BF16";
+    case Type::f64: return "F64";
+  }
+  return "unknown";
+}
+
+Ops* make_ref_ops(Type type) {
+  if (type == Type::f64) return new RefOps<double>;
+  return new RefOps<float>;
+}
+
+}  // namespace bg

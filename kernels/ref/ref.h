@@ -1,0 +1,76 @@
+// The definition of every operation (contract and bounds: kernels/ops.h), for T = float and double: plain loops, one thread, no intrinsics.
+// Where kernels/cpu/ differs from these beyond the bound, these are right.
+// Not here: speed.
+#pragma once
+#include <cstring>
+
+#include "kernels/half.h"
+#include "kernels/ops.h"
+
+namespace bg::ref {
+
+template <class T>
+T* row(const Tensor& x, int64_t t) {
+  return static_cast<T*>(x.data) + t * x.stride;
+}
+
+// One element of a weight matrix, exact. Rows may lie at any even address in a file, hence memcpy.
+template <class T>
+T weight_at(const Weight& w, int64_t n, int64_t j) {
+  const size_t i = size_t(n) * size_t(w.cols) + size_t(j);
+  const char* base = static_cast<const char*>(w.data);
+  if (w.type == Type::f32) {
+    float f;
+    std::memcpy(&f, base + 4 * i, 4);
+    return f;
+  }
+  uint16_t h;
+  std::memcpy(&h, base + 2 * i, 2);
+  return w.type == Type::bf16 ? bf16_to_float(h) : f16_to_float(h);
+}
+
+// rows.cpp
+template <class T> void write(Tensor y, const float* x);
+template <class T, class Host> void read(Host* y, Tensor x);
+template <class T> void copy(Tensor y, Tensor x);
+template <class T> void gather_rows(Tensor y, Tensor x, const int64_t* index);
+template <class T> void scatter_rows(Tensor y, Tensor x, const int64_t* index);
+template <class T> void scatter_add_rows(Tensor y, Tensor x, const int64_t* index);
+template <class T> void embed(Tensor y, Weight w, const int32_t* ids);
+template <class T> void add_interpolated(Tensor y, Weight table, const int32_t* index, const float* weight);
+// linear.cpp, norm.cpp, activation.cpp, rotary.cpp, attention.cpp
+template <class T> void linear(Tensor y, Tensor x, Weight w, const float* bias);
+template <class T> void layer_norm(Tensor y, Tensor x, const float* w, const float* b, float eps);
+template <class T> void rms_norm(Tensor y, Tensor x, const float* w, float eps);
+template <class T> void gelu_tanh(Tensor y, Tensor x);
+template <class T> void gelu_erf(Tensor y, Tensor x);
+template <class T> void silu_mul(Tensor y, Tensor gate, Tensor up);
+template <class T> void add(Tensor y, Tensor x);
+template <class T> void rotary(Tensor y, int64_t heads, Tensor cos, Tensor sin);
+template <class T> void attention_frames(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t frame);
+template <class T> void attention_causal(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, int64_t past);
+
+// coverage.cpp
+template <class T> size_t coverage_scratch(int64_t L, int64_t D, int64_t m);
+template <class T> double coverage_select(int64_t* index, double* gain, Tensor v, Tensor t, int64_t k, void* scratch);
+// Σ_i max(0, C_ij − best_i), ascending i, in double: the gain of column j. A NaN in C counts as no gain.
+// c points at C_0j, `step` elements lie between C_ij and C_{i+1,j}.
+template <class T>
+double column_gain(const T* c, int64_t step, const T* best, int64_t rows) {
+  double sum = 0;
+  for (int64_t i = 0; i < rows; ++i) {
+    const double more = double(c[i * step]) - double(best[i]);
+    if (more > 0) sum += more;
+  }
+  return sum;
+}
+// The k greedy columns of C (rows, L), every gain evaluated at every step. best (rows) is scratch; results as in Ops::coverage_select.
+template <class T> double greedy_plain(int64_t* index, double* gain, const T* c, int64_t rows, int64_t L, int64_t k, T* best);
+// Choices in the order taken → ascending index, each with its gain; returns Σ gain in the order taken.
+double in_index_order(int64_t* index, double* gain, int64_t k);
+
+// memory.cpp: 64-byte aligned zero-filled host memory; large blocks come from the system page by page as they are touched. nullptr when there is none left.
+void* allocate(size_t bytes);
+void release(void* p, size_t bytes);
+
+}  // namespace bg::ref

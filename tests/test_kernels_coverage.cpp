@@ -1,0 +1,190 @@
+// The coverage selector: lazy equals plain on the same C (indices and gains, bit by bit), backends agree within the bound, threads do not matter.
+#include <algorithm>
+
+#include "kernels/cpu/cpu.h"
+#include "kernels/ref/ref.h"
+#include "tests/kernels_support.h"
+
+using namespace kernels_test;
+
+namespace {
+
+struct Choice {
+  std::vector<int64_t> index;
+  std::vector<double> gain;
+  double total = 0;
+  explicit Choice(int64_t k) : index(size_t(k), -7), gain(size_t(k), -7) {}
+  bool operator==(const Choice& o) const { return index == o.index && gain == o.gain && total == o.total; }
+};
+
+struct Scratch {
+  Ops& ops;
+  size_t bytes;
+  void* p;
+  Scratch(Ops& o, size_t n) : ops(o), bytes(n), p(o.allocate(n)) {}
+  ~Scratch() { ops.release(p, bytes); }
+};
+
+Choice select(Ops& ops, Tensor v, Tensor t, int64_t k, std::vector<float>* columns = nullptr) {
+  Choice c(k);
+  Scratch scratch(ops, ops.coverage_scratch(v.rows, v.cols, t.rows, k));
+  c.total = ops.coverage_select(c.index.data(), c.gain.data(), v, t, k, scratch.p);
+  if (columns != nullptr) {  // the CPU backend keeps C by columns at the start of its scratch
+    const auto* from = static_cast<const float*>(scratch.p);
+    columns->assign(from, from + v.rows * (v.rows + t.rows));
+  }
+  return c;
+}
+
+// The plain definition on C given by columns.
+Choice plain(const std::vector<float>& columns, int64_t rows, int64_t L, int64_t k) {
+  std::vector<float> c(columns.size()), best(static_cast<size_t>(rows));
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = 0; j < L; ++j) c[size_t(i * L + j)] = columns[size_t(j * rows + i)];
+  Choice out(k);
+  out.total = bg::ref::greedy_plain(out.index.data(), out.gain.data(), c.data(), rows, L, k, best.data());
+  return out;
+}
+
+Mat<float> rows_of_kind(const std::string& kind, int64_t L, int64_t D) {
+  Mat<float> v = random(L, D);
+  for (int64_t i = 0; i < L; ++i) {
+    for (int64_t j = 0; j < D; ++j) {
+      if (kind == "clustered") v.at(i, j) = (j == i % 7 ? 3.0f : 0.0f) + 0.05f * v.at(i, j);
+      if (kind == "duplicated" && i >= L / 3) v.at(i, j) = v.at(i % (L / 3 + 1), j);
+      if (kind == "constant") v.at(i, j) = 1;
+      if (kind == "zero") v.at(i, j) = 0;
+    }
+  }
+  return v;
+}
+
+}  // namespace
+
+TEST_CASE("coverage: lazy greedy equals the plain definition on the same C") {
+  const Mat<float> none(0, 16);
+  for (const char* kind : {"random", "clustered", "duplicated", "constant", "zero"}) {
+    for (const auto& [L, m, k] : std::vector<std::array<int64_t, 3>>{{2, 0, 1}, {5, 3, 4}, {17, 0, 16}, {64, 5, 1}, {101, 31, 64}, {150, 0, 149}, {333, 20, 64}, {700, 11, 64}}) {
+      Mat<float> v = rows_of_kind(kind, L, 16), t = m > 0 ? random(m, 16) : none;
+      const std::string what = std::string(kind) + " L " + std::to_string(L) + " m " + std::to_string(m) + " k " + std::to_string(k) + ", ";
+      std::string isa;
+      Choice expected(k);
+      for (const Backend& b : backends()) {
+        if (b.label == "ref") continue;
+        std::vector<float> columns;
+        const Choice lazy = select(*b.ops, v.tensor(), t.tensor(), k, &columns);
+        if (isa != b.ops->name()) expected = plain(columns, m + L, L, k);
+        isa = b.ops->name();
+        CHECK_MESSAGE(lazy == expected, what << b.label);
+        CHECK(std::is_sorted(lazy.index.begin(), lazy.index.end()));
+        CHECK(std::adjacent_find(lazy.index.begin(), lazy.index.end()) == lazy.index.end());
+        if (std::string(kind) == "constant" && m == 0) {
+          for (int64_t i = 0; i < k; ++i) CHECK(lazy.index[size_t(i)] == i);  // all tie: the lowest
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("coverage: lazy equals plain on arbitrary C, with many exact ties") {
+  const bg::cpu::IsaTable unused{};
+  for (const int threads : {1, 3}) {
+    bg::cpu::Threads pool(threads);
+    const bg::cpu::Context context{unused, pool, nullptr};
+    for (int round = 0; round < 60; ++round) {
+      const int64_t L = 2 + int64_t(rng()() % 200), rows = 1 + int64_t(rng()() % 150), k = 1 + int64_t(rng()() % uint64_t(L - 1));
+      const int levels = round % 3 == 0 ? 2 : round % 3 == 1 ? 7 : 1 << 20;
+      std::vector<float> columns(static_cast<size_t>(rows * L)), best(static_cast<size_t>(rows));
+      for (float& c : columns) c = float(rng()() % uint32_t(levels)) / float(levels) * (round % 5 == 0 ? std::ldexp(1.0f, int(rng()() % 60) - 30) : 1.0f);
+      if (round % 7 == 0) columns[columns.size() / 2] = NAN;
+      std::vector<bg::cpu::Candidate> heap(static_cast<size_t>(L));
+      Choice lazy(k);
+      lazy.total = bg::cpu::greedy_lazy(context, lazy.index.data(), lazy.gain.data(), columns.data(), rows, L, k, best.data(), heap.data());
+      CHECK_MESSAGE(lazy == plain(columns, rows, L, k), "round " << round << " L " << L << " rows " << rows << " k " << k);
+    }
+  }
+}
+
+TEST_CASE("coverage: a choice by hand") {
+  // Rows of C: (3 0 2), (0 3 2): column 2 gains 4 first, then 0 and 1 tie at 1.
+  const std::vector<float> columns = {3, 0, 0, 3, 2, 2};
+  const Choice c = plain(columns, 2, 3, 2);
+  CHECK(c.index == std::vector<int64_t>{0, 2});
+  CHECK(c.gain == std::vector<double>{1, 4});
+  CHECK(c.total == 5);
+}
+
+// Every element of C of a float backend has a relative error of at most e: a similarity of unit rows is off by (D + 2)u, plus 2·3u for the
+// rounding of the two rows (Σ|a·b| ≤ 1), so its softmax argument (magnitude ≤ 1/τ) by (D + 10)u/τ with the division and the subtraction (2/τ·u);
+// twice that in a quotient of exponentials, with 2·3u for e^x, L·u for the sum, 4u for the rest. The C of the whole follows with τ = 0.02 for
+// text. Greedy sums of a few C each (Σ_i C_ij) move by at most e·Σ_i C_ij, and best_i by e·best_i ≤ e·C_ij of a chosen column.
+// So gains of the same choices differ by at most e·(Σ_i C_ij + Σ_i best_i), plus double rounding.
+TEST_CASE("coverage: all float backends choose as the double reference, or the gap lies inside the bound") {
+  for (const auto& [L, m, D, k] : std::vector<std::array<int64_t, 4>>{{40, 0, 33, 12}, {120, 9, 64, 30}, {257, 17, 20, 64}}) {
+    Mat<float> v = random(L, D), t = random(m, D);
+    Mat<double> v64 = widen(v), t64 = widen(t);
+    const Choice exact = select(*truth(), v64.tensor(), t64.tensor(), k);
+    const double tau = m > 0 ? 0.02 : 0.2, e = (2 * ((double(D) + 10) / tau) + 10 + double(L)) * u;
+    for (const Backend& b : backends()) {
+      const Choice c = select(*b.ops, v.tensor(), t.tensor(), k);
+      INFO(b.label);
+      // Σ_j over chosen columns of all of C is at most L·(rows' weights) = 1 + 1/2: the sum of a row of softmax is its weight.
+      const double mass = m > 0 ? 1.5 : 1.0;
+      CHECK(!(std::fabs(c.total - exact.total) > 2 * e * mass));
+      if (c.index == exact.index) {
+        for (size_t i = 0; i < c.gain.size(); ++i) CHECK(!(std::fabs(c.gain[i] - exact.gain[i]) > 2 * e * mass));
+      }
+      const Choice again = select(*b.ops, v.tensor(), t.tensor(), k);
+      CHECK(again == c);
+    }
+  }
+}
+
+TEST_CASE("coverage: the first choice is the column of greatest sum, computed here from the equations") {
+  const int64_t L = 37, D = 24, m = 5;
+  Mat<float> v = random(L, D), t = random(m, D);
+  const auto softmax_row = [&](const Mat<float>& a, int64_t i, double tau) {
+    const auto norm = [&](const Mat<float>& x, int64_t r) {
+      double s = 0;
+      for (int64_t d = 0; d < D; ++d) s += double(x.at(r, d)) * x.at(r, d);
+      return std::sqrt(s);
+    };
+    std::vector<double> p;
+    double total = 0;
+    for (int64_t j = 0; j < L; ++j) {
+      double dot = 0;
+      for (int64_t d = 0; d < D; ++d) dot += double(a.at(i, d)) * v.at(j, d);
+      p.push_back(std::exp(dot / norm(a, i) / norm(v, j) / tau));
+      total += p.back();
+    }
+    for (double& x : p) x /= total * double(a.rows);
+    return p;
+  };
+  std::vector<double> sum(static_cast<size_t>(L), 0.0);
+  for (int64_t i = 0; i < m; ++i) {
+    const auto p = softmax_row(t, i, 0.02);
+    for (size_t j = 0; j < p.size(); ++j) sum[j] += p[j];
+  }
+  for (int64_t i = 0; i < L; ++i) {
+    const auto q = softmax_row(v, i, 0.2);
+    for (size_t j = 0; j < q.size(); ++j) sum[j] += q[j] / 2;
+  }
+  const auto most = std::max_element(sum.begin(), sum.end());
+  Mat<double> v64 = widen(v), t64 = widen(t);
+  const Choice exact = select(*truth(), v64.tensor(), t64.tensor(), 1);
+  CHECK(exact.index[0] == most - sum.begin());
+  CHECK(exact.gain[0] == doctest::Approx(*most).epsilon(1e-12));
+  for (const Backend& b : backends()) CHECK(select(*b.ops, v.tensor(), t.tensor(), 1).gain[0] == doctest::Approx(*most).epsilon(1e-3));
+}
+
+TEST_CASE("coverage: rows of NaN still give k different columns") {
+  Mat<float> v = random(30, 8), t(0, 8);
+  for (int64_t j = 0; j < 8; ++j) v.at(4, j) = v.at(9, j) = NAN;
+  for (const Backend& b : backends()) {
+    const Choice c = select(*b.ops, v.tensor(), t.tensor(), 29);
+    CHECK(std::is_sorted(c.index.begin(), c.index.end()));
+    CHECK(std::adjacent_find(c.index.begin(), c.index.end()) == c.index.end());
+    CHECK(c.index.front() >= 0);
+    CHECK(c.index.back() < 30);
+  }
+}
