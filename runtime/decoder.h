@@ -1,0 +1,50 @@
+// The decoder, MODEL.md §4: token embeddings with visual rows in place → layers over a KV cache → logits.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "runtime/config.h"
+#include "runtime/positions.h"
+#include "runtime/run.h"
+#include "runtime/weights.h"
+
+namespace bg {
+
+// Keys (after norm and rotation) and values of every layer, `context` rows each. Owns its memory. Rows 0 … used−1 are valid.
+class KvCache {
+ public:
+  KvCache(Ops& ops, const Config::Text& config, int64_t context);  // throws Error{too_large}
+  ~KvCache();
+  KvCache(const KvCache&) = delete;
+  KvCache& operator=(const KvCache&) = delete;
+  static size_t bytes(const Ops& ops, const Config::Text& config, int64_t context);
+
+  Tensor keys(int64_t layer) const { return part(2 * layer); }         // (context, K·d)
+  Tensor values(int64_t layer) const { return part(2 * layer + 1); }   // (context, K·d)
+  int64_t context() const { return context_; }
+  int64_t used = 0;
+
+ private:
+  Tensor part(int64_t n) const;
+  Ops& ops_;
+  int64_t context_, cols_;
+  size_t bytes_;
+  void* base_ = nullptr;
+};
+
+// One chunk of the sequence: tokens cache.used … cache.used + T − 1.
+struct Chunk {
+  std::vector<int32_t> ids;          // T token ids; at visual places the placeholder's
+  std::vector<Position> positions;   // T
+  // Visual rows of this chunk: row `visual_at[j]` of the chunk takes row j of visual[0] as its embedding, and gets row j of visual[1 + i]
+  // added after decoder layer i. All (V, D) with V = visual_at.size().
+  std::vector<int64_t> visual_at;
+  std::vector<Tensor> visual;
+};
+
+enum class Logits { none, last, all };
+
+// Appends the chunk to the cache and writes logits: nothing, (1, V) of the last token, or (T, V).
+void decode(const Run& run, const Config::Text& config, const DecoderWeights& w, KvCache& cache, const Chunk& chunk, Logits which, Tensor logits);
+
+}  // namespace bg

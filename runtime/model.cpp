@@ -1,0 +1,40 @@
+// See model.h.
+#include "runtime/model.h"
+
+#include "loaders/error.h"
+#include "loaders/sha256.h"
+
+namespace bg {
+namespace {
+
+Tokenizer read_tokenizer(const Gguf& file, const Config& config) {
+  const std::string model(file.text("tokenizer.ggml.model")), pre(file.text("tokenizer.ggml.pre"));
+  if (model != "gpt2" || pre != "qwen2")
+    throw Error(Status::unsupported, file.path() + ": tokenizer \"" + model + "\"/\"" + pre + "\": expected \"gpt2\"/\"qwen2\"; convert the checkpoint again");
+  const std::vector<std::string_view> tokens = file.texts("tokenizer.ggml.tokens");
+  std::vector<TokenType> types;
+  for (int64_t t : file.integers("tokenizer.ggml.token_type")) {
+    if (t != 1 && t != 3 && t != 4) throw Error(Status::bad_file, file.path() + ": tokenizer.ggml.token_type: expected 1, 3 or 4, got " + std::to_string(t));
+    types.push_back(TokenType(t));
+  }
+  if (types.size() != tokens.size() || int64_t(tokens.size()) != config.text.vocab)
+    throw Error(Status::bad_file, file.path() + ": " + std::to_string(tokens.size()) + " tokens and " + std::to_string(types.size()) + " token types for an embedding of " +
+                                      std::to_string(config.text.vocab) + " rows; they must agree");
+  try {
+    return Tokenizer(tokens, types, file.texts("tokenizer.ggml.merges"));
+  } catch (const Error& e) {
+    throw Error(e.status(), file.path() + ": " + e.what());
+  }
+}
+
+std::string weights_hash(const Gguf& file) {
+  Sha256 sum;
+  for (std::string_view hash : file.texts("breastgpt.sha256")) sum.update(hash.data(), hash.size());
+  return sum.hex();
+}
+
+}  // namespace
+
+Model::Model(const std::string& path) : file(path), config(read_config(file)), weights(read_weights(file, config)), tokenizer(read_tokenizer(file, config)), weights_sha256(weights_hash(file)) {}
+
+}  // namespace bg

@@ -1,0 +1,47 @@
+// See plan.h.
+#include "runtime/plan.h"
+
+namespace bg {
+namespace {
+
+class PlanOps : public Ops {
+ public:
+  explicit PlanOps(const Ops& real) : real_(real) {}
+  const char* name() const override { return "plan"; }
+  Type type() const override { return real_.type(); }
+  void* allocate(size_t) override { return reinterpret_cast<void*>(uintptr_t(1) << 44); }
+  void release(void*, size_t) override {}
+  void write(Tensor, const float*) override {}
+  void read(float*, Tensor) override {}
+  void read(double*, Tensor) override {}
+  void copy(Tensor, Tensor) override {}
+  void gather_rows(Tensor, Tensor, const int64_t*) override {}
+  void scatter_rows(Tensor, Tensor, const int64_t*) override {}
+  void scatter_add_rows(Tensor, Tensor, const int64_t*) override {}
+  void embed(Tensor, Weight, const int32_t*) override {}
+  void add_interpolated(Tensor, Weight, const int32_t*, const float*) override {}
+  void linear(Tensor, Tensor, Weight, const float*) override {}
+  void layer_norm(Tensor, Tensor, const float*, const float*, float) override {}
+  void rms_norm(Tensor, Tensor, const float*, float) override {}
+  void gelu_tanh(Tensor, Tensor) override {}
+  void gelu_erf(Tensor, Tensor) override {}
+  void silu_mul(Tensor, Tensor, Tensor) override {}
+  void add(Tensor, Tensor) override {}
+  void rotary(Tensor, int64_t, Tensor, Tensor) override {}
+  void attention_frames(Tensor, Tensor, Tensor, Tensor, int64_t, int64_t) override {}
+  void attention_causal(Tensor, Tensor, Tensor, Tensor, int64_t, int64_t, int64_t) override {}
+  size_t coverage_scratch(int64_t L, int64_t D, int64_t m, int64_t k) const override { return real_.coverage_scratch(L, D, m, k); }
+  double coverage_select(int64_t* index, double*, Tensor, Tensor, int64_t k, void*) override {
+    for (int64_t i = 0; i < k; ++i) index[i] = i;
+    return 0;
+  }
+
+ private:
+  const Ops& real_;
+};
+
+}  // namespace
+
+std::unique_ptr<Ops> make_plan_ops(const Ops& real) { return std::make_unique<PlanOps>(real); }
+
+}  // namespace bg

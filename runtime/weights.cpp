@@ -1,0 +1,80 @@
+// See weights.h.
+#include "runtime/weights.h"
+
+#include <set>
+
+#include "loaders/error.h"
+#include "runtime/names.h"
+
+namespace bg {
+namespace {
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+  std::string s = "(";
+  for (size_t i = 0; i < shape.size(); ++i) s += (i ? ", " : "") + std::to_string(shape[i]);
+  return s + ")";
+}
+
+void check_all(const Gguf& file, const Config& config) {
+  std::vector<std::string> wrong;
+  std::set<std::string, std::less<>> known;
+  for (const TensorSpec& spec : tensor_specs(config)) {
+    known.insert(spec.name);
+    const GgufTensor* t = file.find(spec.name);
+    if (!t)
+      wrong.push_back("\"" + spec.name + "\" is missing, expected " + shape_text(spec.shape));
+    else if (t->shape != spec.shape)
+      wrong.push_back("\"" + spec.name + "\": expected " + shape_text(spec.shape) + ", got " + shape_text(t->shape));
+    else if (spec.matrix ? (t->type != Type::f32 && t->type != Type::f16 && t->type != Type::bf16) : t->type != Type::f32)
+      wrong.push_back("\"" + spec.name + "\": expected " + (spec.matrix ? "F32, F16 or BF16" : "F32") + ", got " + type_name(t->type));
+  }
+  for (const GgufTensor& t : file.tensors())
+    if (!known.count(t.name)) wrong.push_back("\"" + t.name + "\" is not part of this model");
+  if (wrong.empty()) return;
+  std::string message = file.path() + ": " + std::to_string(wrong.size()) + " wrong tensors; convert the checkpoint again:";
+  for (const std::string& w : wrong) message += "\n  tensor " + w;
+  throw Error(Status::bad_file, message);
+}
+
+struct Reader {
+  const Gguf& file;
+
+  Weight matrix(const std::string& name) const {
+    const GgufTensor* t = file.find(name + ".weight");
+    return {t->data, t->type, t->shape[0], t->shape[1]};
+  }
+  const float* vector(const std::string& name) const { return reinterpret_cast<const float*>(file.find(name)->data); }
+  Linear linear(const std::string& name) const { return {matrix(name), vector(name + ".bias")}; }
+  Norm layer_norm(const std::string& name) const { return {vector(name + ".weight"), vector(name + ".bias")}; }
+  Norm rms_norm(const std::string& name) const { return {vector(name + ".weight"), nullptr}; }
+  VitWeights::Merger merger(const std::string& name) const { return {layer_norm(name + ".norm"), linear(name + ".fc1"), linear(name + ".fc2")}; }
+};
+
+}  // namespace
+
+Weights read_weights(const Gguf& file, const Config& config) {
+  check_all(file, config);
+  const Reader r{file};
+  Weights w;
+
+  w.vit.patch_embed = r.linear("v.patch_embd");
+  w.vit.positions = r.matrix("v.position_embd");
+  for (int64_t i = 0; i < config.vision.depth; ++i) {
+    const std::string b = "v.blk." + std::to_string(i) + ".";
+    w.vit.blocks.push_back({r.layer_norm(b + "ln1"), r.layer_norm(b + "ln2"), r.linear(b + "attn_qkv"), r.linear(b + "attn_out"), r.linear(b + "ffn_up"), r.linear(b + "ffn_down")});
+  }
+  w.vit.merger = r.merger("v.merger");
+  for (size_t i = 0; i < config.vision.deepstack.size(); ++i) w.vit.deepstack.push_back(r.merger("v.deepstack." + std::to_string(i)));
+
+  w.decoder.embed = r.matrix("token_embd");
+  for (int64_t i = 0; i < config.text.layers; ++i) {
+    const std::string b = "blk." + std::to_string(i) + ".";
+    w.decoder.layers.push_back({r.rms_norm(b + "attn_norm"), r.rms_norm(b + "ffn_norm"), r.rms_norm(b + "attn_q_norm"), r.rms_norm(b + "attn_k_norm"), r.matrix(b + "attn_q"),
+                                r.matrix(b + "attn_k"), r.matrix(b + "attn_v"), r.matrix(b + "attn_output"), r.matrix(b + "ffn_gate"), r.matrix(b + "ffn_up"), r.matrix(b + "ffn_down")});
+  }
+  w.decoder.norm = r.rms_norm("output_norm");
+  w.decoder.output = config.text.tied ? w.decoder.embed : r.matrix("output");
+  return w;
+}
+
+}  // namespace bg

@@ -1,0 +1,59 @@
+// Named tensors of the weights file → typed structs, every shape and type checked against the name table (runtime/names.h).
+// Matrices stay in the mapped file; nothing is copied. Lifetime: the Gguf they were read from.
+#pragma once
+#include <vector>
+
+#include "kernels/ops.h"
+#include "loaders/gguf.h"
+#include "runtime/config.h"
+
+namespace bg {
+
+struct Linear {
+  Weight w;                // (outputs, inputs)
+  const float* b = nullptr;  // (outputs) or none
+};
+
+struct Norm {
+  const float* w = nullptr;  // (D)
+  const float* b = nullptr;  // (D); none for RMSNorm
+};
+
+struct VitWeights {
+  struct Block {
+    Norm norm1, norm2;             // (d)
+    Linear qkv, proj, fc1, fc2;    // (3d, d), (d, d), (f, d), (d, f)
+  };
+  struct Merger {
+    Norm norm;        // (d), or (4d) in DeepStack mergers
+    Linear fc1, fc2;  // (4d, 4d), (h, 4d)
+  };
+  Linear patch_embed;            // (d, 1536)
+  Weight positions;              // (side², d)
+  std::vector<Block> blocks;
+  Merger merger;
+  std::vector<Merger> deepstack;  // one per level
+};
+
+struct DecoderWeights {
+  struct Layer {
+    Norm attn_norm, ffn_norm;       // (D), RMS
+    Norm q_norm, k_norm;            // (head dim), RMS per head
+    Weight q, k, v, o;              // (H·d, D), (K·d, D), (K·d, D), (D, H·d)
+    Weight gate, up, down;          // (F, D), (F, D), (D, F)
+  };
+  Weight embed;                     // (V, D)
+  std::vector<Layer> layers;
+  Norm norm;                        // (D), RMS
+  Weight output;                    // (V, D); the embedding itself when tied
+};
+
+struct Weights {
+  VitWeights vit;
+  DecoderWeights decoder;
+};
+
+// Throws Error{bad_file} that lists every missing, unknown or misshapen tensor.
+Weights read_weights(const Gguf& file, const Config& config);
+
+}  // namespace bg

@@ -1,0 +1,104 @@
+// breastgpt info, plan, verify: what a weights file holds, what a question would need, whether the file is whole.
+#include <unistd.h>
+
+#include <cstdio>
+
+#include "tools/session.h"
+
+namespace tool {
+namespace {
+
+double megabytes(uint64_t bytes) { return double(bytes) / 1e6; }
+
+const std::vector<Option> kModelOption = {{"--model", "FILE", "weights file made by breastgpt-convert", "-m"}};
+
+// "info model.gguf" and "info -m model.gguf" both name the file; info alone speaks of the machine.
+std::string model_argument(const Options& o) {
+  if (o.arguments().size() > 1 || (o.has("--model") && !o.arguments().empty())) throw Failure{kUsage, "one weights file at a time"};
+  return o.has("--model") ? o.text("--model") : o.arguments().empty() ? "" : o.arguments()[0];
+}
+
+void verify_progress(void*, const char*, int64_t done, int64_t total) {
+  std::fprintf(stderr, done == total ? "\r\033[K" : "\rverify %3lld %%", static_cast<long long>(total > 0 ? done * 100 / total : 0));
+}
+
+int is_cancelled(void*) { return interrupted(); }
+
+}  // namespace
+
+int run_info(int argc, char** argv) {
+  const Options o("info", "[model.gguf]", kModelOption, argc, argv);
+  if (o.help()) {
+    std::printf("%s", o.help_text().c_str());
+    return kOk;
+  }
+  const std::string path = model_argument(o);
+  std::printf("breastgpt %s\nthis machine: backend cpu/%s, %d threads\n", bg_version(), bg_instruction_set(), bg_session_params_default().threads);
+  if (path.empty()) return kOk;
+  const ModelPtr model = open_model(path);
+  bg_model_info i{};
+  i.struct_size = sizeof i;
+  bg_error error;
+  check(bg_model_get_info(model.get(), &i, &error), error);
+  std::printf("file:         %s, %.1f MB, %lld tensors, %.3f G parameters\n", i.path, megabytes(i.file_bytes), static_cast<long long>(i.tensors), double(i.parameters) / 1e9);
+  std::printf("model:        %s, weights %s, sha256 %s\n", i.type, i.weight_type, i.weights_sha256);
+  std::printf("decoder:      %lld layers, width %lld, ffn %lld, %lld heads (%lld kv) of %lld, vocabulary %lld, context %lld\n", static_cast<long long>(i.layers), static_cast<long long>(i.hidden),
+              static_cast<long long>(i.ffn), static_cast<long long>(i.heads), static_cast<long long>(i.kv_heads), static_cast<long long>(i.head_dim), static_cast<long long>(i.vocabulary),
+              static_cast<long long>(i.context));
+  std::printf("ViT:          %lld blocks, width %lld, ffn %lld, %lld heads, %lld DeepStack levels\n", static_cast<long long>(i.vit_depth), static_cast<long long>(i.vit_hidden),
+              static_cast<long long>(i.vit_ffn), static_cast<long long>(i.vit_heads), static_cast<long long>(i.deepstack_levels));
+  std::printf("selector:     %s%s, tokens per image %lld, volume %lld, slide %lld\n", i.selector, i.selector_uses_text ? " with text" : "", static_cast<long long>(i.image_tokens),
+              static_cast<long long>(i.volume_tokens), static_cast<long long>(i.slide_tokens));
+  return kOk;
+}
+
+int run_plan(int argc, char** argv) {
+  const Options o("plan", "-m model.gguf [--image a.png ...] [options] \"question\"", with_session_options({}), argc, argv);
+  if (o.help()) {
+    std::printf("%s", o.help_text().c_str());
+    return kOk;
+  }
+  if (o.arguments().size() != 1) throw Failure{kUsage, "plan takes one question; see breastgpt plan --help"};
+  std::vector<std::string> strings;
+  const bg_session_params params = session_params(o, strings);
+  const bg_image_params image = image_params(o);
+  const std::string system = system_text(o);
+  const ModelPtr model = open_model(o.required("--model"));
+  std::vector<int64_t> widths, heights;
+  for (const ImagePtr& file : open_images(o)) {
+    widths.push_back(bg_image_file_pixels(file.get())->width);
+    heights.push_back(bg_image_file_pixels(file.get())->height);
+  }
+  bg_memory_plan plan{};
+  plan.struct_size = sizeof plan;
+  bg_error error;
+  check(bg_plan(model.get(), &params, widths.data(), heights.data(), int64_t(widths.size()), &image, system.c_str(), o.arguments()[0].c_str(), &plan, &error), error);
+  std::printf("weights      %12.3f MB  mapped file, shared between processes\n", megabytes(plan.weights));
+  std::printf("KV cache     %12.3f MB\n", megabytes(plan.kv_cache));
+  std::printf("visual rows  %12.3f MB\n", megabytes(plan.media));
+  std::printf("workspace    %12.3f MB  largest stage\n", megabytes(plan.workspace));
+  std::printf("pixels       %12.3f MB  preparing the largest picture\n", megabytes(plan.pixels));
+  std::printf("total        %12.3f MB  without the weights\n", megabytes(plan.total));
+  return kOk;
+}
+
+int run_verify(int argc, char** argv) {
+  const Options o("verify", "model.gguf", kModelOption, argc, argv);
+  if (o.help()) {
+    std::printf("%s", o.help_text().c_str());
+    return kOk;
+  }
+  const std::string path = model_argument(o);
+  if (path.empty()) throw Failure{kUsage, "no weights file given; see breastgpt verify --help"};
+  const ModelPtr model = open_model(path);
+  const bg_callbacks callbacks{sizeof callbacks, nullptr, nullptr, isatty(STDERR_FILENO) == 1 ? verify_progress : nullptr, is_cancelled};
+  bg_error error;
+  check(bg_model_verify(model.get(), &callbacks, &error), error);
+  bg_model_info i{};
+  i.struct_size = sizeof i;
+  check(bg_model_get_info(model.get(), &i, &error), error);
+  std::printf("%s: all %lld tensors are as they were written; weights %s\n", path.c_str(), static_cast<long long>(i.tensors), i.weights_sha256);
+  return kOk;
+}
+
+}  // namespace tool

@@ -1,0 +1,154 @@
+// See gguf_writer.h; the layout is described in loaders/gguf.cpp.
+#include "weights_convert/gguf_writer.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "loaders/error.h"
+
+namespace bg {
+namespace {
+
+enum : uint32_t { U32 = 4, I32 = 5, F32 = 6, BOOL = 7, STRING = 8, ARRAY = 9, I64 = 11, F64 = 12 };  // GGUF's value types
+
+template <class T>
+void put(std::string& out, T value) {
+  out.append(reinterpret_cast<const char*>(&value), sizeof value);
+}
+
+void put_text(std::string& out, const std::string& text) {
+  put<uint64_t>(out, text.size());
+  out += text;
+}
+
+std::string folder_of(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+}
+
+}  // namespace
+
+void GgufHeader::key(const std::string& key, uint32_t type) {
+  put_text(keys_, key);
+  put(keys_, type);
+  ++key_count_;
+}
+
+void GgufHeader::text(const std::string& name, const std::string& value) {
+  key(name, STRING);
+  put_text(keys_, value);
+}
+
+void GgufHeader::integer(const std::string& name, int64_t value) {
+  const bool fits = value >= 0 && value <= UINT32_MAX;
+  key(name, fits ? U32 : I64);
+  if (fits) put(keys_, uint32_t(value));
+  else put(keys_, value);
+}
+
+void GgufHeader::real(const std::string& name, double value) {
+  const bool fits = double(float(value)) == value;
+  key(name, fits ? F32 : F64);
+  if (fits) put(keys_, float(value));
+  else put(keys_, value);
+}
+
+void GgufHeader::boolean(const std::string& name, bool value) {
+  key(name, BOOL);
+  put(keys_, uint8_t(value));
+}
+
+void GgufHeader::integers(const std::string& name, const std::vector<int64_t>& values) {
+  const bool fit = std::all_of(values.begin(), values.end(), [](int64_t v) { return v >= INT32_MIN && v <= INT32_MAX; });
+  key(name, ARRAY);
+  put<uint32_t>(keys_, fit ? I32 : I64);
+  put<uint64_t>(keys_, values.size());
+  for (const int64_t v : values) {
+    if (fit) put(keys_, int32_t(v));
+    else put(keys_, v);
+  }
+}
+
+void GgufHeader::texts(const std::string& name, const std::vector<std::string>& values) {
+  key(name, ARRAY);
+  put<uint32_t>(keys_, STRING);
+  put<uint64_t>(keys_, values.size());
+  for (const std::string& v : values) put_text(keys_, v);
+}
+
+void GgufHeader::tensor(const std::string& name, const std::vector<int64_t>& shape, Type type) {
+  put_text(list_, name);
+  put<uint32_t>(list_, uint32_t(shape.size()));
+  uint64_t bytes = type_size(type);
+  for (size_t i = shape.size(); i-- > 0;) {
+    put<uint64_t>(list_, uint64_t(shape[i]));
+    bytes *= uint64_t(shape[i]);
+  }
+  put<uint32_t>(list_, uint32_t(type));
+  put<uint64_t>(list_, data_bytes_);
+  data_bytes_ += gguf_padded(bytes);
+  ++tensor_count_;
+}
+
+std::string GgufHeader::bytes() const {
+  std::string out = "GGUF";
+  put<uint32_t>(out, 3);
+  put(out, tensor_count_);
+  put(out, key_count_);
+  out += keys_;
+  out += list_;
+  out.resize(gguf_padded(out.size()), '\0');
+  return out;
+}
+
+OutputFile::OutputFile(const std::string& target) : target_(target), temporary_(target + ".part-" + std::to_string(getpid())) {
+  struct stat info;
+  if (stat(target.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) throw Error(Status::io, target + ": exists and is not a regular file; give another name");
+  fd_ = open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (fd_ < 0) throw Error(Status::io, temporary_ + ": cannot be created: " + std::strerror(errno) + "; check that the folder exists and can be written");
+}
+
+OutputFile::~OutputFile() {
+  if (fd_ < 0) return;
+  close(fd_);
+  unlink(temporary_.c_str());
+}
+
+void OutputFile::fail(const char* what) const { throw Error(Status::io, target_ + ": " + what + ": " + std::strerror(errno) + "; nothing was left behind"); }
+
+void OutputFile::write_at(uint64_t offset, const void* data, uint64_t bytes) {
+  const char* p = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const ssize_t n = pwrite(fd_, p, bytes, off_t(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail("cannot be written");
+    p += n, offset += uint64_t(n), bytes -= uint64_t(n);
+  }
+}
+
+void OutputFile::append(const void* data, uint64_t bytes) {
+  write_at(size_, data, bytes);
+  size_ += bytes;
+}
+
+void OutputFile::overwrite(uint64_t offset, const void* data, uint64_t bytes) { write_at(offset, data, bytes); }
+
+void OutputFile::commit() {
+  if (fsync(fd_) != 0) fail("cannot be made durable");
+  if (std::rename(temporary_.c_str(), target_.c_str()) != 0) fail("cannot be renamed into place");
+  close(fd_);
+  fd_ = -1;
+  // The name, too, should survive a power cut. Some file systems cannot sync a folder: the file itself is complete then as well.
+  const int folder = open(folder_of(target_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder < 0) return;
+  fsync(folder);
+  close(folder);
+}
+
+}  // namespace bg

@@ -1,0 +1,56 @@
+// GGUF v3 written in two steps: the header (keys and tensor list) is built in memory with the final offsets, then the tensor data is streamed behind it.
+// In: keys and tensors in the file's order. Out: bytes of the header, and an output file that appears under its name only when it is complete.
+// Not here: what goes into the keys.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/ops.h"
+
+namespace bg {
+
+constexpr uint64_t gguf_alignment = 32;
+constexpr uint64_t gguf_padded(uint64_t bytes) { return (bytes + gguf_alignment - 1) / gguf_alignment * gguf_alignment; }
+
+class GgufHeader {
+ public:
+  void text(const std::string& key, const std::string& value);
+  void integer(const std::string& key, int64_t value);  // u32 where it fits, else i64
+  void real(const std::string& key, double value);      // f32 where that is exact, else f64
+  void boolean(const std::string& key, bool value);
+  void integers(const std::string& key, const std::vector<int64_t>& values);  // i32 where all fit, else i64
+  void texts(const std::string& key, const std::vector<std::string>& values);
+  // shape: slowest first. The offset of its data follows from the tensors before it.
+  void tensor(const std::string& name, const std::vector<int64_t>& shape, Type type);
+
+  std::string bytes() const;                         // the whole header, padded to the alignment: the data starts behind it
+  uint64_t data_bytes() const { return data_bytes_; }  // of all tensors, each padded
+
+ private:
+  void key(const std::string& key, uint32_t type);
+  std::string keys_, list_;
+  uint64_t key_count_ = 0, tensor_count_ = 0, data_bytes_ = 0;
+};
+
+// A new file under a temporary name in the target's folder. commit() makes it durable and renames it over the target; without commit() it is removed.
+class OutputFile {
+ public:
+  explicit OutputFile(const std::string& target);  // throws Error{io}
+  ~OutputFile();
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+
+  void append(const void* data, uint64_t bytes);
+  void overwrite(uint64_t offset, const void* data, uint64_t bytes);
+  void commit();
+
+ private:
+  [[noreturn]] void fail(const char* what) const;
+  void write_at(uint64_t offset, const void* data, uint64_t bytes);
+  std::string target_, temporary_;
+  int fd_ = -1;
+  uint64_t size_ = 0;
+};
+
+}  // namespace bg
