@@ -7,7 +7,10 @@ PREFIX ?= /usr/local
 VERSION := 0.1.0
 SOVERSION := 0
 
-B := build/$(MODE)
+# Decoders of libbreastgpt_files can be left out: make JPEG=0 TIFF=0.
+JPEG ?= 1
+TIFF ?= 1
+B := build/$(MODE)$(if $(filter 0,$(JPEG)),-nojpeg)$(if $(filter 0,$(TIFF)),-notiff)
 WARN := -Wall -Wextra -Werror
 OPT_release := -O2 -g1
 OPT_asan := -O1 -g -fsanitize=address -fno-omit-frame-pointer
@@ -17,9 +20,6 @@ OPT := $(OPT_$(MODE))
 CXXFLAGS += -std=c++20 $(OPT) $(WARN) -ffp-contract=off -fvisibility=hidden -fPIC -pthread -I. -MMD -MP
 LDFLAGS += $(OPT) -pthread
 
-# Decoders of libbreastgpt_files can be left out: make JPEG=0 TIFF=0.
-JPEG ?= 1
-TIFF ?= 1
 FILES_FLAGS := -DBG_WITH_JPEG=$(JPEG) -DBG_WITH_TIFF=$(TIFF)
 FILES_LIBS := $(if $(filter 1,$(JPEG)),-ljpeg) $(if $(filter 1,$(TIFF)),-ltiff) -lz
 
@@ -30,7 +30,8 @@ ISA_SOURCES := $(wildcard kernels/cpu/*.isa.cpp)
 ISAS := portable $(if $(filter x86_64,$(shell uname -m)),avx2)
 ISA_portable := -DBG_ISA=portable
 ISA_avx2 := -DBG_ISA=avx2 -mavx2 -mfma -mf16c
-FILES := $(filter-out $(LOADERS_CORE) loaders/safetensors.cpp,$(wildcard loaders/*.cpp))
+LEFT_OUT := $(if $(filter 0,$(JPEG)),loaders/image_jpeg.cpp) $(if $(filter 0,$(TIFF)),loaders/image_tiff.cpp)
+FILES := $(filter-out $(LOADERS_CORE) $(LEFT_OUT) loaders/safetensors.cpp,$(wildcard loaders/*.cpp))
 CONVERT := $(filter-out weights_convert/main.cpp,$(wildcard weights_convert/*.cpp)) loaders/safetensors.cpp
 CLI := $(wildcard tools/*.cpp)
 TESTS := $(wildcard tests/*.cpp)
@@ -66,7 +67,6 @@ $(B)/%.o: %.cpp
 	@$(CXX) $(CXXFLAGS) $(EXTRA) -c $< -o $@
 $(foreach i,$(ISAS),$(eval $(B)/%.$(i).o: %.isa.cpp ; @mkdir -p $$(@D) && echo $(CXX) $$< [$(i)] && $(CXX) $(CXXFLAGS) -O3 $(ISA_$(i)) -c $$< -o $$@))
 $(FILES_OBJ): EXTRA := $(FILES_FLAGS)
-$(call obj,$(TESTS)): EXTRA := $(FILES_FLAGS)
 
 $(CORE_LIB): $(CORE_OBJ)
 	@rm -f $@ && ar rcs $@ $^

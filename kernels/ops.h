@@ -11,8 +11,10 @@
 // - Output argument first. Matrices are row-major. Unless an entry says so, outputs must not overlap inputs.
 // - Every output element is computed by one thread in an order fixed by the shapes alone, so that results are the same bits for any number of
 //   threads, any tiling and any split of the rows (a row's result never depends on which other rows are in the call).
-// - u = 2^-24 for float, 2^-53 for double. A bound c·n·u·Σ|terms| is against exact arithmetic on the given inputs.
+// - u = 2^-24 for float, 2^-53 for double. A bound c·n·u·Σ|terms| is against exact arithmetic on the given inputs, to first order in u (a sum of n
+//   products in any order: n·u·Σ|terms|), where nothing overflows; an intermediate below 2^-120 may count as 0.
 // - No operation allocates memory: scratch is passed in, its size asked for before.
+// - Several threads may call one table at a time on memory of their own.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -89,7 +91,8 @@ class Ops {
 
   // Full attention inside consecutive blocks of `frame` rows (T a multiple of it), per head, scale 1/√d:
   // o_t = Σ_s softmax_s(q_t·k_s/√d)·v_s, s over t's frame.  o, q, k, v (T, H·d), strides free.
-  // Bound (with p the exact weights, A = max_s Σ_j|q_j·k_j|/√d): u·(2·(d + 4)·A + 2·T_frame + 16)·Σ_s p_s·|v_s|.
+  // Bound (with p the exact weights, A = max_s Σ_j|q_j·k_j|/√d): u·(2·(d + 4)·A + 2·T_frame + 16)·Σ_s p_s·|v_s|. d ≤ 256.
+  // (A score is off by (d + 2)·u·A, minus the maximum by 2·u·A more, once in p and once in Σ p; T_frame roundings in either sum; 16: e^x, division.)
   virtual void attention_frames(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t frame) = 0;
   // Causal grouped-query attention over a cache: row t of q sees cache rows 0 … past + t; query head h uses kv head h div (H/K).
   // o, q (T, H·d); k, v (past + T, K·d). Same equation, scale and bound, T_frame = past + t + 1. Same bits however a prompt is cut into calls.
@@ -99,7 +102,8 @@ class Ops {
   //   V, T = rows/max(norm, 1e-12);  Q = softmax_cols(V·Vᵀ/0.2)/L;  P = softmax_cols(T·Vᵀ/0.02)/m;  C = [P ; Q/2] with text, Q without.
   //   k times: gain_j = Σ_i max(0, C_ij − best_i) over columns not yet taken, largest first, lowest index on a tie; best_i = max(best_i, C_ij).
   // Similarities and softmax in type(), C stored as type(), differences and sums of gains in double, rows ascending (text rows first).
-  // Norms: squares summed in double. out: index[k] ascending, gain[k] the gain each had when it was taken; returns Σ gain.
+  // Norms: squares summed in double. out: index[k] ascending, gain[i] what index[i] gained when it was taken; returns Σ gain in
+  // the order taken. A NaN in C (a row of v or t holds one) counts as no gain.
   // scratch: coverage_scratch(...) bytes of the backend's memory, 64-byte aligned.
   virtual size_t coverage_scratch(int64_t L, int64_t D, int64_t m, int64_t k) const = 0;
   virtual double coverage_select(int64_t* index, double* gain, Tensor v, Tensor t, int64_t k, void* scratch) = 0;

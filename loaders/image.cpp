@@ -81,8 +81,20 @@ void check_image_size(const ImageSource& source, const char* format, uint64_t wi
 Image decode_image(const ImageSource& s) {
   if (s.size == 0) s.fail(Status::bad_file, "is empty; expected a picture");
   if (has(s, 0, "\x89PNG\r\n\x1A\n")) return decode_png(s);
-  if (has(s, 0, "\xFF\xD8\xFF")) return decode_jpeg(s);
-  if (has(s, 0, "II*\0") || has(s, 0, "MM\0*") || has(s, 0, "II+\0") || has(s, 0, "MM\0+")) return decode_tiff(s);
+  if (has(s, 0, "\xFF\xD8\xFF")) {
+#if BG_WITH_JPEG
+    return decode_jpeg(s);
+#else
+    s.fail(Status::unsupported, "JPEG was left out of this build (make JPEG=1); convert to PNG");
+#endif
+  }
+  if (has(s, 0, "II*\0") || has(s, 0, "MM\0*") || has(s, 0, "II+\0") || has(s, 0, "MM\0+")) {
+#if BG_WITH_TIFF
+    return decode_tiff(s);
+#else
+    s.fail(Status::unsupported, "TIFF was left out of this build (make TIFF=1); convert to PNG");
+#endif
+  }
   if (s.size >= 3 && s.data[0] == 'P' && s.data[1] >= '1' && s.data[1] <= '6' && is_space(s.data[2])) return decode_pnm(s);
   if (has(s, 0, "BM")) return decode_bmp(s);
   refuse(s);

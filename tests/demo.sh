@@ -12,7 +12,7 @@ echo
 echo "2. The file is whole:"
 "$build/breastgpt" verify "$work/tiny.gguf"
 echo
-echo "3. A question about a real picture ($picture, a stained tissue section):"
+echo "3. A question about a real picture ($picture, a photograph of a retina, CC0):"
 echo "   > What does the picture show?"
 echo
 "$build/breastgpt" ask -m "$work/tiny.gguf" --image "$picture" --max-tokens 32 "What does the picture show?"

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <set>
+#include <utility>
 
 #include "loaders/error.h"
 #include "loaders/gguf.h"
@@ -58,8 +59,8 @@ std::string said_by(const std::function<void()>& f) {
 
 #define CHECK_SAYS(expression, words)                                   \
   do {                                                                  \
-    const std::string said = (expression);                              \
-    CHECK_MESSAGE(said.find(words) != std::string::npos, "said: ", said); \
+    const std::string message_ = (expression);                            \
+    CHECK_MESSAGE(message_.find(words) != std::string::npos, "said: ", message_); \
   } while (0)
 
 }  // namespace

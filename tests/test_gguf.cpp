@@ -78,8 +78,8 @@ std::string complaint(const std::string& bytes, Status* status = nullptr) {
 
 #define CHECK_SAYS(expression, words)                                   \
   do {                                                                  \
-    const std::string said = (expression);                              \
-    CHECK_MESSAGE(said.find(words) != std::string::npos, "said: ", said); \
+    const std::string message_ = (expression);                            \
+    CHECK_MESSAGE(message_.find(words) != std::string::npos, "said: ", message_); \
   } while (0)
 
 template <class F>

@@ -1,4 +1,7 @@
 // Both attentions: bound, odd head dims, frames, grouped queries, splits of a prompt, keys that may not be seen.
+#include <algorithm>
+#include <array>
+
 #include "tests/kernels_support.h"
 
 using namespace kernels_test;
@@ -6,7 +9,8 @@ using namespace kernels_test;
 namespace {
 
 // The contract's bound of output element (t, column): u·(2·(d + 4)·A + 2·S + 16)·Σ_s p_s·|v_s| over keys [first, last).
-double attention_bound(const Mat<float>& q, const Mat<float>& k, const Mat<float>& v, int64_t t, int64_t q0, int64_t k0, int64_t j, int64_t d, int64_t first, int64_t last) {
+double attention_bound(const Mat<float>& q, const Mat<float>& k, const Mat<float>& v, int64_t t, int64_t q0, int64_t k0, int64_t j, int64_t d,
+                       int64_t first, int64_t last) {
   double largest = 0, most = -1e300, total = 0, sum = 0;
   std::vector<double> z;
   for (int64_t s = first; s < last; ++s) {
@@ -31,7 +35,8 @@ double attention_bound(const Mat<float>& q, const Mat<float>& k, const Mat<float
 }  // namespace
 
 TEST_CASE("attention_frames: within the bound") {
-  const std::vector<std::array<int64_t, 4>> cases = {{1, 1, 1, 1}, {3, 2, 1, 4}, {17, 1, 3, 12}, {65, 2, 2, 20}, {64, 1, 1, 72}, {131, 1, 2, 72}, {30, 3, 2, 128}, {70, 1, 1, 256}};
+  const std::vector<std::array<int64_t, 4>> cases = {
+      {1, 1, 1, 1}, {3, 2, 1, 4}, {17, 1, 3, 12}, {65, 2, 2, 20}, {64, 1, 1, 72}, {131, 1, 2, 72}, {30, 3, 2, 128}, {70, 1, 1, 256}};
   for (const auto& [frame, frames, heads, d] : cases) {
     for (const float scale : {1.0f, 4.0f}) {
       const int64_t T = frame * frames, D = heads * d;
@@ -47,7 +52,8 @@ TEST_CASE("attention_frames: within the bound") {
 
 TEST_CASE("attention_causal: within the bound, with grouped queries and a past") {
   struct Case { int64_t T, past, heads, kv_heads, d; };
-  for (const Case a : {Case{1, 0, 1, 1, 8}, Case{1, 130, 4, 1, 16}, Case{7, 0, 6, 2, 12}, Case{7, 60, 6, 2, 20}, Case{67, 3, 4, 4, 72}, Case{3, 61, 8, 2, 128}, Case{130, 1, 2, 1, 24}}) {
+  for (const Case a : {Case{1, 0, 1, 1, 8}, Case{1, 130, 4, 1, 16}, Case{7, 0, 6, 2, 12}, Case{7, 60, 6, 2, 20}, Case{67, 3, 4, 4, 72},
+                       Case{3, 61, 8, 2, 128}, Case{130, 1, 2, 1, 24}}) {
     const int64_t S = a.past + a.T;
     const Mat<float> q = random(a.T, a.heads * a.d, 2), k = random(S, a.kv_heads * a.d), v = random(S, a.kv_heads * a.d), empty(a.T, a.heads * a.d);
     check_operation("attention_causal d " + std::to_string(a.d), empty, {q, k, v},
@@ -71,7 +77,8 @@ TEST_CASE("attention_causal: the same bits in one call, three calls or token by 
         Mat<float> parts(T, heads * d);
         int64_t t = 0;
         for (const int64_t n : cuts) {
-          b.ops->attention_causal(parts.tensor().row_range(t, n), q.tensor().row_range(t, n), k.tensor().row_range(0, t + n), v.tensor().row_range(0, t + n), heads, kv_heads, t);
+          b.ops->attention_causal(parts.tensor().row_range(t, n), q.tensor().row_range(t, n), k.tensor().row_range(0, t + n),
+                                  v.tensor().row_range(0, t + n), heads, kv_heads, t);
           t += n;
         }
         CHECK_MESSAGE(whole.same_bits(parts), b.label);

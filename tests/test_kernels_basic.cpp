@@ -1,5 +1,6 @@
 // Elementwise operations, norms, rotation, rows by index, memory, number formats.
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <thread>
 
@@ -126,7 +127,8 @@ TEST_CASE("kernels: layer_norm and rms_norm, also in place") {
       };
       const Bound rms = [](int64_t, int64_t, double y) { return 8 * u * std::fabs(y); };
       const Mat<float> empty(T, D);
-      check_operation("layer_norm", empty, {x}, [&](Ops& o, Tensor y, const std::vector<Tensor>& in) { o.layer_norm(y, in[0], w.data(), b.data(), eps); }, layer);
+      check_operation("layer_norm", empty, {x},
+                      [&](Ops& o, Tensor y, const std::vector<Tensor>& in) { o.layer_norm(y, in[0], w.data(), b.data(), eps); }, layer);
       check_operation("layer_norm in place", x, {}, [&](Ops& o, Tensor y, const std::vector<Tensor>&) { o.layer_norm(y, y, w.data(), b.data(), eps); }, layer);
       check_operation("rms_norm", empty, {x}, [&](Ops& o, Tensor y, const std::vector<Tensor>& in) { o.rms_norm(y, in[0], w.data(), eps); }, rms);
       check_operation("rms_norm in place", x, {}, [&](Ops& o, Tensor y, const std::vector<Tensor>&) { o.rms_norm(y, y, w.data(), eps); }, rms);
@@ -266,7 +268,8 @@ TEST_CASE("kernels: rows by index, copies, host transfers") {
         weights[i] = uniform(0, 1);
       }
       check_operation("embed", few, {}, [&](Ops& o, Tensor y, const std::vector<Tensor>&) { o.embed(y, w.weight(), ids.data()); }, exact);
-      check_operation("add_interpolated", few, {}, [&](Ops& o, Tensor y, const std::vector<Tensor>&) { o.add_interpolated(y, w.weight(), ids.data(), weights.data()); },
+      const Run interpolate = [&](Ops& o, Tensor y, const std::vector<Tensor>&) { o.add_interpolated(y, w.weight(), ids.data(), weights.data()); };
+      check_operation("add_interpolated", few, {}, interpolate,
                       [&, cols = D](int64_t t, int64_t c, double) {
                         double terms = std::fabs(double(few.at(t, c)));
                         for (int64_t j = 4 * t; j < 4 * t + 4; ++j) terms += std::fabs(weights[size_t(j)] * w.values[size_t(ids[size_t(j)] * cols + c)]);

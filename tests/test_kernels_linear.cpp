@@ -1,4 +1,6 @@
 // The matrix product: bound, all weight types, odd sizes, splits of the rows, NaN.
+#include <array>
+
 #include "tests/kernels_support.h"
 
 using namespace kernels_test;
@@ -17,7 +19,7 @@ Bound linear_bound(const Mat<float>& x, const WeightData& w, const std::vector<f
 
 TEST_CASE("linear: within the bound for odd sizes and all weight types") {
   const std::vector<std::array<int64_t, 3>> shapes = {{1, 1, 1},   {1, 3, 7},    {2, 5, 8},    {3, 4, 17},   {4, 13, 31},  {5, 47, 64},    {7, 50, 96},
-                                                      {8, 12, 72}, {9, 49, 19},  {17, 97, 33}, {130, 7, 24}, {133, 47, 5}, {11, 53, 1031}, {1, 101, 1153}};
+                                                      {8, 12, 72}, {9, 49, 19},  {17, 97, 33}, {130, 7, 24}, {133, 47, 5}, {11, 53, 1031}, {3, 10, 1039}, {1, 101, 1153}};
   for (const auto& [T, N, D] : shapes) {
     for (const Type type : {Type::f32, Type::f16, Type::bf16}) {
       const Mat<float> x = random(T, D), empty(T, N);
@@ -27,7 +29,8 @@ TEST_CASE("linear: within the bound for odd sizes and all weight types") {
         for (int64_t n = 0; n < N; ++n) bias.push_back(normal());
       }
       const std::string what = "linear " + std::to_string(T) + "x" + std::to_string(N) + "x" + std::to_string(D) + " " + bg::type_name(type);
-      check_operation(what, empty, {x}, [&](Ops& o, Tensor y, const std::vector<Tensor>& in) { o.linear(y, in[0], w.weight(), bias.empty() ? nullptr : bias.data()); },
+      const float* b = bias.empty() ? nullptr : bias.data();
+      check_operation(what, empty, {x}, [&](Ops& o, Tensor y, const std::vector<Tensor>& in) { o.linear(y, in[0], w.weight(), b); },
                       linear_bound(x, w, bias));
     }
   }

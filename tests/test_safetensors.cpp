@@ -39,8 +39,8 @@ std::string complaint(const std::string& header, size_t data_bytes) { return com
 
 #define CHECK_SAYS(expression, words)                                   \
   do {                                                                  \
-    const std::string said = (expression);                              \
-    CHECK_MESSAGE(said.find(words) != std::string::npos, "said: ", said); \
+    const std::string message_ = (expression);                            \
+    CHECK_MESSAGE(message_.find(words) != std::string::npos, "said: ", message_); \
   } while (0)
 
 const char good[] = R"({"__metadata__":{"format":"pt"},"b":{"dtype":"BF16","shape":[2,3],"data_offsets":[8,20]},"a":{"dtype":"I64","shape":[],"data_offsets":[0,8]}})";
