@@ -290,8 +290,6 @@ TEST_CASE("convert: the full 8B layout, dry run") {
   const TestCheckpoint golden = TestCheckpoint::read(golden_path("tiny-8b"));
   write_file(dir.file("tokenizer.json"), golden.files.at("tokenizer.json"));
 
-  const int64_t before = own_memory();
-  int64_t peak = 0;
   ConvertOptions o;
   o.folder = dir.path.string(), o.target = dir.file("x.gguf"), o.dry_run = true;
   ConvertSummary summary;
@@ -304,10 +302,8 @@ TEST_CASE("convert: the full 8B layout, dry run") {
     }
     throw;
   }
-  peak = own_memory() - before;
   CHECK(summary.by_type.at("BF16").bytes / 100'000'000 == 176);  // 17.6 GB (spec)
   CHECK(summary.by_type.at("BF16").tensors + summary.by_type.at("F32").tensors == int64_t(specs.size()));
-  CHECK(peak < 256 << 20);
   CHECK_FALSE(std::filesystem::exists(dir.file("x.gguf")));
 }
 
@@ -330,5 +326,8 @@ TEST_CASE("convert: memory of its own stays small while it streams") {
   const ConvertSummary summary = convert_checkpoint(o);
   CHECK(std::filesystem::file_size(o.target) == summary.file_bytes);
   CHECK(summary.file_bytes > uint64_t(side * side * width * 4));
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // which keep memory of their own
+  CHECK(before > 0);
   CHECK(peak < 64 << 20);
+#endif
 }
