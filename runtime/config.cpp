@@ -56,6 +56,7 @@ struct Checker {
 // Limits. With them every product the runtime forms stays below 2^63: a matrix has at most 2^24 · 2^24 elements, a row of activations at most 2^24,
 // and no context or slide is longer than 2^31 rows.
 constexpr int64_t most_layers = 4096, most_width = 1 << 20, most_heads = 1 << 14, most_vocab = 1 << 24, most_context = INT32_MAX, most_budget = 1 << 20;
+constexpr int64_t most_head_dim = 256;  // the attention kernels keep a head in registers and on the stack (kernels/ops.h)
 
 void check_text(const Config::Text& t, const Checker& c) {
   c.range("text layers", t.layers, 1, most_layers);
@@ -64,7 +65,7 @@ void check_text(const Config::Text& t, const Checker& c) {
   c.range("text heads", t.heads, 1, most_heads);
   c.range("text kv heads", t.kv_heads, 1, t.heads);
   c.divides("text kv heads", t.kv_heads, "text heads", t.heads);
-  c.range("text head dim", t.head_dim, 2, 1024);
+  c.range("text head dim", t.head_dim, 2, most_head_dim);
   if (t.head_dim % 2 != 0) c.bad("text head dim " + std::to_string(t.head_dim) + " is odd");
   c.range("vocabulary", t.vocab, 1, most_vocab);
   c.range("context length", t.context, 1, most_context);
@@ -81,6 +82,7 @@ void check_vision(const Config::Vision& v, int64_t text_layers, const Checker& c
   c.range("vision ffn size", v.ffn, 1, most_width);
   c.range("vision heads", v.heads, 1, most_heads);
   c.divides("vision heads", v.heads, "vision hidden size", v.hidden);
+  c.range("vision head dim", v.hidden / v.heads, 4, most_head_dim);
   if (v.hidden / v.heads % 4 != 0) c.bad("vision head dim " + std::to_string(v.hidden / v.heads) + " is not a multiple of 4");
   if (v.patch != 16 || v.temporal_patch != 2 || v.merge != 2)
     c.unsupported("vision patch, temporal patch and merge sizes are " + std::to_string(v.patch) + ", " + std::to_string(v.temporal_patch) + ", " + std::to_string(v.merge) +
