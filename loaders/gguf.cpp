@@ -84,7 +84,8 @@ void read_array(Cursor& in, Value& v, const std::string& where) {
   if (v.element >= TYPES) bad(where, "array element type " + std::to_string(v.element) + " is not a GGUF type");
   v.count = in.number<uint64_t>("array count");
   in.expect(v.count, v.element == STRING ? 8 : type_bytes[v.element], "array elements");
-  if (v.count > most_elements) bad(where, "an array of " + std::to_string(v.count) + " elements; at most " + std::to_string(most_elements) + " are read", Status::too_large);
+  if (v.count > most_elements) bad(where, "an array of " + std::to_string(v.count) + " elements; at most " + std::to_string(most_elements) +
+      " are read", Status::too_large);
   const uint64_t start = in.position();
   if (v.element == STRING) {
     v.at = in.take(0, "array elements");
@@ -136,7 +137,8 @@ GgufTensor read_tensor(Cursor& in, uint64_t alignment, uint64_t& offset) {
   const uint32_t type = in.number<uint32_t>("tensor type");
   t.type = Type(type);
   if (t.type != Type::f32 && t.type != Type::f16 && t.type != Type::bf16 && t.type != Type::f64)
-    bad(where, "tensor type " + std::to_string(type) + " is not one of F32, F16, BF16, F64; convert the checkpoint with --type f32, f16 or bf16", Status::unsupported);
+    bad(where, "tensor type " + std::to_string(type) +
+        " is not one of F32, F16, BF16, F64; convert the checkpoint with --type f32, f16 or bf16", Status::unsupported);
   t.bytes = checked_multiply(elements, type_size(t.type), where);
   offset = in.number<uint64_t>("tensor offset");
   if (offset % alignment != 0) bad(where, "offset " + std::to_string(offset) + " is not a multiple of the alignment " + std::to_string(alignment));

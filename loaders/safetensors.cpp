@@ -57,7 +57,8 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
     }
     field_ = text;
     if (in_metadata_ ? metadata.count(text) > 0 : !fields_.insert(text).second) bad("key " + shown(text) + " appears twice");
-    if (!in_metadata_ && text != "dtype" && text != "shape" && text != "data_offsets") bad("tensor " + shown(entries.back().name) + ": unknown field " + shown(text));
+    if (!in_metadata_ && text != "dtype" && text != "shape" && text != "data_offsets") bad("tensor " + shown(entries.back().name) +
+        ": unknown field " + shown(text));
     return true;
   }
   bool start_array(size_t) override {
@@ -123,10 +124,12 @@ uint64_t entry_bytes(const Entry& e, const std::string& path, uint64_t data_byte
   uint64_t bytes = element;
   for (const int64_t n : e.shape) bytes = checked_multiply(bytes, uint64_t(n), where);
   if (e.offsets[0] > e.offsets[1] || e.offsets[1] > data_bytes)
-    throw Error(Status::bad_file, where + ": data_offsets [" + std::to_string(e.offsets[0]) + ", " + std::to_string(e.offsets[1]) + "] do not lie in order inside the " +
+    throw Error(Status::bad_file, where + ": data_offsets [" + std::to_string(e.offsets[0]) + ", " + std::to_string(e.offsets[1]) +
+        "] do not lie in order inside the " +
                                       std::to_string(data_bytes) + " bytes of data; the file is truncated or damaged");
   if (e.offsets[1] - e.offsets[0] != bytes)
-    throw Error(Status::bad_file, where + ": its shape needs " + std::to_string(bytes) + " bytes, data_offsets give " + std::to_string(e.offsets[1] - e.offsets[0]));
+    throw Error(Status::bad_file, where + ": its shape needs " + std::to_string(bytes) + " bytes, data_offsets give " +
+        std::to_string(e.offsets[1] - e.offsets[0]));
   return bytes;
 }
 
@@ -168,7 +171,8 @@ void Safetensors::add_shards(const std::string& folder) {
   const std::map<std::string, std::string> shard_of = read_weight_map(index_path_);
   std::set<std::string> shards;
   for (const auto& [tensor, shard] : shard_of) shards.insert(shard);
-  if (shards.size() > most_shards) throw Error(Status::too_large, index_path_ + ": " + std::to_string(shards.size()) + " shards; at most " + std::to_string(most_shards) + " are read");
+  if (shards.size() > most_shards) throw Error(Status::too_large, index_path_ + ": " + std::to_string(shards.size()) + " shards; at most " +
+      std::to_string(most_shards) + " are read");
   for (const std::string& shard : shards) {
     const size_t first = tensors_.size();
     add_file(folder + "/" + shard);
@@ -188,7 +192,8 @@ void Safetensors::add_file(const std::string& path) {
   Cursor in(file.data(), file.size(), path);
   const uint64_t header_bytes = in.number<uint64_t>("header length");
   if (header_bytes > most_header)
-    throw Error(Status::bad_file, path + ": a header of " + std::to_string(header_bytes) + " bytes, at most " + std::to_string(most_header) + " are allowed; not a safetensors file");
+    throw Error(Status::bad_file, path + ": a header of " + std::to_string(header_bytes) + " bytes, at most " + std::to_string(most_header) +
+        " are allowed; not a safetensors file");
   const char* header = reinterpret_cast<const char*>(in.take(header_bytes, "header"));
   if (header_bytes == 0 || header[0] != '{') throw Error(Status::bad_file, path + ": the header does not start with '{'; not a safetensors file");
 
@@ -201,14 +206,16 @@ void Safetensors::add_file(const std::string& path) {
   for (Entry& e : entries) {
     const uint64_t bytes = entry_bytes(e, path, in.left());
     if (e.offsets[0] != end)
-      throw Error(Status::bad_file, path + ": tensor " + shown(e.name) + " starts at " + std::to_string(e.offsets[0]) + " of the data, expected " + std::to_string(end) +
+      throw Error(Status::bad_file, path + ": tensor " + shown(e.name) + " starts at " + std::to_string(e.offsets[0]) + " of the data, expected " +
+          std::to_string(end) +
                                         ": tensors must neither overlap nor leave holes");
     end += bytes;
     const uint64_t offset = in.position() + e.offsets[0];
     if (!by_name_.emplace(e.name, tensors_.size()).second) throw Error(Status::bad_file, path + ": tensor " + shown(e.name) + " is also in another shard");
     tensors_.push_back({e.name, e.dtype, e.shape, file.data() + offset, bytes, files_.size() - 1, offset});
   }
-  if (end != in.left()) throw Error(Status::bad_file, path + ": the tensors end at " + std::to_string(end) + ", but there are " + std::to_string(in.left()) + " bytes of data");
+  if (end != in.left()) throw Error(Status::bad_file, path + ": the tensors end at " + std::to_string(end) + ", but there are " +
+      std::to_string(in.left()) + " bytes of data");
 }
 
 const SafetensorsTensor* Safetensors::find(std::string_view name) const {

@@ -27,7 +27,8 @@ struct Reader {
   }
   void sections(const char* key, int64_t (&field)[3]) const {
     const std::vector<int64_t> n = file.integers(key);
-    if (n.size() != 3) throw Error(Status::bad_file, file.path() + ": key \"" + key + "\" has " + std::to_string(n.size()) + " numbers, expected 3; convert the checkpoint again");
+    if (n.size() != 3) throw Error(Status::bad_file, file.path() + ": key \"" + key + "\" has " + std::to_string(n.size()) +
+        " numbers, expected 3; convert the checkpoint again");
     for (int i = 0; i < 3; ++i) field[i] = n[size_t(i)];
   }
 
@@ -42,7 +43,8 @@ struct Reader {
 struct Checker {
   const std::string& where;
 
-  [[noreturn]] void bad(const std::string& what) const { throw Error(Status::bad_file, where + ": " + what + "; use the config.json of a published checkpoint, unchanged"); }
+  [[noreturn]] void bad(const std::string& what) const { throw Error(Status::bad_file, where + ": " + what +
+      "; use the config.json of a published checkpoint, unchanged"); }
   [[noreturn]] void unsupported(const std::string& what) const { throw Error(Status::unsupported, where + ": " + what); }
   void range(const char* name, int64_t n, int64_t least, int64_t most) const {
     if (n < least || n > most) bad(std::string(name) + " is " + std::to_string(n) + ", expected " + std::to_string(least) + " to " + std::to_string(most));
@@ -73,7 +75,8 @@ void check_text(const Config::Text& t, const Checker& c) {
   if (!(t.rope_theta > 1 && std::isfinite(t.rope_theta))) c.bad("rope_theta is " + std::to_string(t.rope_theta) + ", expected a finite number above 1");
   for (const int64_t n : t.mrope_section) c.range("mrope section", n, 0, t.head_dim / 2);
   if (t.mrope_section[0] + t.mrope_section[1] + t.mrope_section[2] != t.head_dim / 2)
-    c.bad("mrope sections sum to " + std::to_string(t.mrope_section[0] + t.mrope_section[1] + t.mrope_section[2]) + ", expected half the head dim, " + std::to_string(t.head_dim / 2));
+    c.bad("mrope sections sum to " + std::to_string(t.mrope_section[0] + t.mrope_section[1] + t.mrope_section[2]) +
+        ", expected half the head dim, " + std::to_string(t.head_dim / 2));
 }
 
 void check_vision(const Config::Vision& v, int64_t text_layers, const Checker& c) {
@@ -85,7 +88,8 @@ void check_vision(const Config::Vision& v, int64_t text_layers, const Checker& c
   c.range("vision head dim", v.hidden / v.heads, 4, most_head_dim);
   if (v.hidden / v.heads % 4 != 0) c.bad("vision head dim " + std::to_string(v.hidden / v.heads) + " is not a multiple of 4");
   if (v.patch != 16 || v.temporal_patch != 2 || v.merge != 2)
-    c.unsupported("vision patch, temporal patch and merge sizes are " + std::to_string(v.patch) + ", " + std::to_string(v.temporal_patch) + ", " + std::to_string(v.merge) +
+    c.unsupported("vision patch, temporal patch and merge sizes are " + std::to_string(v.patch) + ", " + std::to_string(v.temporal_patch) + ", " +
+        std::to_string(v.merge) +
                   "; this build handles 16, 2, 2");
   c.range("vision positions", v.positions, 1, most_vocab);
   const int64_t side = std::llround(std::sqrt(double(v.positions)));
@@ -100,7 +104,8 @@ void check_vision(const Config::Vision& v, int64_t text_layers, const Checker& c
   }
   c.range("min pixels", v.min_pixels, 0, INT64_C(1) << 40);
   c.range("max pixels", v.max_pixels, 0, INT64_C(1) << 40);
-  if (v.max_pixels > 0 && v.min_pixels > v.max_pixels) c.bad("min pixels " + std::to_string(v.min_pixels) + " are above max pixels " + std::to_string(v.max_pixels));
+  if (v.max_pixels > 0 && v.min_pixels > v.max_pixels) c.bad("min pixels " + std::to_string(v.min_pixels) + " are above max pixels " +
+      std::to_string(v.max_pixels));
 }
 
 void check_breastgpt(const Config& config, const Checker& c) {
@@ -125,7 +130,8 @@ void check_breastgpt(const Config& config, const Checker& c) {
 Config read_config(const Gguf& file) {
   const std::string_view architecture = file.text("general.architecture");
   if (architecture != architecture_name)
-    throw Error(Status::unsupported, file.path() + ": general.architecture is \"" + std::string(architecture.substr(0, 64)) + "\", expected \"" + architecture_name +
+    throw Error(Status::unsupported, file.path() +
+        ": general.architecture is \"" + std::string(architecture.substr(0, 64)) + "\", expected \"" + architecture_name +
                                          "\"; make the file with breastgpt-convert");
   Config c;
   c.model_type = std::string(file.text("breastgpt.model_type"));

@@ -12,7 +12,8 @@ VerifyResult verify_weights(const Gguf& file, const std::function<bool(uint64_t 
   constexpr uint64_t piece = 16 << 20;
   const std::vector<std::string_view> expected = file.texts("breastgpt.sha256");
   if (expected.size() != file.tensors().size())
-    throw Error(Status::bad_file, file.path() + ": breastgpt.sha256 has " + std::to_string(expected.size()) + " hashes for " + std::to_string(file.tensors().size()) +
+    throw Error(Status::bad_file, file.path() + ": breastgpt.sha256 has " + std::to_string(expected.size()) + " hashes for " +
+        std::to_string(file.tensors().size()) +
                                       " tensors; convert the checkpoint again");
   uint64_t total = 0;
   for (const GgufTensor& t : file.tensors()) total += t.bytes;

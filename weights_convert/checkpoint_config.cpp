@@ -233,7 +233,8 @@ int32_t find_token(const TokenizerTables& t, const std::string& content, const s
 bool check_token(const TokenizerTables& t, const std::string& content, int32_t id, const std::string& where) {
   const auto it = std::find(t.tokens.begin(), t.tokens.end(), content);
   if (it != t.tokens.end() && it - t.tokens.begin() != id)
-    throw Error(Status::bad_file, where + ": \"" + content + "\" is token " + std::to_string(it - t.tokens.begin()) + ", but config.json says " + std::to_string(id) +
+    throw Error(Status::bad_file, where + ": \"" + content + "\" is token " + std::to_string(it - t.tokens.begin()) + ", but config.json says " +
+        std::to_string(id) +
                                       "; the files belong to different models");
   return it != t.tokens.end();
 }

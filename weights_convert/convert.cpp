@@ -27,7 +27,8 @@ class Progress {
   Progress(const ConvertOptions& options, uint64_t total) : options_(options), total_(total) {}
   void add(const char* phase, uint64_t bytes) {
     done_ += bytes;
-    if (options_.progress && !options_.progress(phase, done_, total_)) throw Error(Status::cancelled, options_.target + ": conversion was cancelled; nothing was left behind");
+    if (options_.progress && !options_.progress(phase, done_, total_)) throw Error(Status::cancelled, options_.target +
+        ": conversion was cancelled; nothing was left behind");
   }
 
  private:
@@ -108,7 +109,8 @@ GgufHeader make_header(const ConvertOptions& options, const Input& in, const std
   std::snprintf(number, sizeof number, "%.9g", double(value));
   throw Error(finite ? Status::unsupported : Status::bad_file,
               file + ": tensor " + shown(t.source->name) + ", element " + std::to_string(element) + " is " + number +
-                  (finite ? std::string(", too large for ") + type_name(t.to) + "; convert with --type bf16 or f32" : "; weights must be finite, get the checkpoint again"));
+                  (finite ? std::string(", too large for ") + type_name(t.to) +
+                      "; convert with --type bf16 or f32" : "; weights must be finite, get the checkpoint again"));
 }
 
 // Streams one tensor through conversion and hash into the file. Returns the hash of the bytes as stored.
@@ -137,7 +139,8 @@ void check_target(const std::string& target, const std::vector<std::string>& inp
   const std::filesystem::path parent = std::filesystem::path(target).parent_path();
   const std::filesystem::space_info space = std::filesystem::space(parent.empty() ? "." : parent, ignored);
   if (!ignored && space.available < bytes)
-    throw Error(Status::io, target + ": needs " + std::to_string(bytes) + " bytes, the disk has " + std::to_string(space.available) + "; free some space or choose another folder");
+    throw Error(Status::io, target + ": needs " + std::to_string(bytes) + " bytes, the disk has " + std::to_string(space.available) +
+        "; free some space or choose another folder");
 }
 
 void write_file(const ConvertOptions& options, const Input& in, const std::vector<std::string>& inputs, uint64_t data_bytes) {
@@ -168,7 +171,8 @@ void write_file(const ConvertOptions& options, const Input& in, const std::vecto
 ConvertSummary convert_checkpoint(const ConvertOptions& options) {
   std::error_code ignored;
   if (!std::filesystem::is_directory(options.folder, ignored))
-    throw Error(Status::not_found, options.folder + ": is not a folder; give the folder of a published checkpoint (config.json, *.safetensors, tokenizer.json)");
+    throw Error(Status::not_found, options.folder +
+        ": is not a folder; give the folder of a published checkpoint (config.json, *.safetensors, tokenizer.json)");
   Input in{Safetensors(options.folder), {}, {}};
   in.config = read_checkpoint_config(options.folder, vocabulary_rows(in.weights, options.folder));
   in.plan = plan_tensors(in.weights, in.config.config, options.matrices, options.folder);
