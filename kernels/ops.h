@@ -48,6 +48,18 @@ struct Weight {
   int64_t rows = 0, cols = 0;
 };
 
+// One pair of dilated attention: rows are cut into segments, and of a segment a head keeps every dilation-th row.
+struct Dilation {
+  int64_t segment = 1, dilation = 1;  // rows, both ≥ 1
+};
+constexpr int64_t kMostDilations = 4;
+
+// What a coverage selection was like.
+struct CoverageReport {
+  double most = 0;          // Σ_i max_j C_ij: what all columns together would gain, to rounding
+  int64_t evaluations = 0;  // gains of columns that were computed; the plain definition computes L + (L−1) + … + (L−k+1)
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -98,15 +110,39 @@ class Ops {
   // o, q (T, H·d); k, v (past + T, K·d). Same equation, scale and bound, T_frame = past + t + 1. Same bits however a prompt is cut into calls.
   virtual void attention_causal(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, int64_t past) = 0;
 
+  // Dilated attention (LongNet, arXiv 2307.02486; MODEL.md §2): o_t = Σ_p w_p·o_tp with w = softmax_p(s_tp), per head, over n ≤ kMostDilations pairs
+  // p = (g, r). T is padded with zero rows to a multiple of g and cut into segments of g rows, a segment is padded with zero rows to a multiple of r.
+  // Head h belongs to group j = h div ⌈H/r⌉, which keeps rows j, j + r, j + 2r, … of every segment. For a kept row t, over the kept rows i of its segment,
+  //   z_i = q_t·k_i/√d,  o_tp = Σ_i e^(z_i)·v_i / Σ_i e^(z_i),  s_tp = ln Σ_i e^(z_i);  zero rows are keys too: z = 0, v = 0.
+  // A row that the group does not keep has o_tp = 0, s_tp = −1e8. An s_tp of exactly 0 is replaced by −1e8 (the reference's mark of a missing row).
+  // o, q, k, v (T, H·d), strides free; pairs in host memory. d ≤ 256. Segments stand alone: T may be cut at a common multiple of all g.
+  // Bound, with A = max_i Σ_j|q_j·k_ij|/√d and S = keys (the largest of the pairs), p the exact weights inside a pair, where no s lies within its error of 0:
+  //   u·(4·(d + 6)·A + 7·S + 12·n + 40)·Σ_p w_p·Σ_i p_i·|v_i|.
+  // (o_tp: as attention_frames. s_tp: scores (d + 2)·A, minus the maximum 2·A, e^x and sum S + 4, ln and its addition A + 2·ln S, all below (d + 5)·A + 2·S + 6;
+  // s − max s: 2·A + ln S, once in w and once in Σ w; 12 for each pair and 40: e^x, the running sums, divisions.)
+  virtual void attention_dilated(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, const Dilation* pairs, int64_t n) = 0;
+
+  // y_tn = Σ_j a_tj·b_nj: two activations, y = a·bᵀ.  y (T, N), a (T, D), b (N, D) with stride == cols. Bound (D + 2)·u·Σ_j |a_tj·b_nj|.
+  virtual void products(Tensor y, Tensor a, Tensor b) = 0;
+  virtual void scale(Tensor y, double a) = 0;  // y *= a, a rounded to type(). Bound 2·u·|y|
+
+  // ConceptSelector's scores (MODEL.md §3b): y_l = ln max(1e-8, 1/H·Σ_h max_c p_{l,h,c}), p = softmax over the rows l of column (h, c) of z.
+  // y (L, 1), z (L, H·C) with column h·C + c, overwritten. Sums in double, ascending. A column that holds a NaN counts as p = 0.
+  // scratch: concept_scratch(H·C) bytes of the backend's memory, 64-byte aligned. Bound u·(4·max|z| + 8 + |y|)
+  // (minus the maximum 2·u·max|z| and e^x 3·u, once in p and once in its sum; ln turns relative into absolute).
+  virtual size_t concept_scratch(int64_t columns) const = 0;
+  virtual void concept_scores(Tensor y, Tensor z, int64_t heads, void* scratch) = 0;
+
   // CoverageTokenSelector (MODEL.md §3a): the k greedy choices for rows v (L, D) and text rows t (m, D; rows == 0: without text), L > k.
   //   V, T = rows/max(norm, 1e-12);  Q = softmax_cols(V·Vᵀ/0.2)/L;  P = softmax_cols(T·Vᵀ/0.02)/m;  C = [P ; Q/2] with text, Q without.
   //   k times: gain_j = Σ_i max(0, C_ij − best_i) over columns not yet taken, largest first, lowest index on a tie; best_i = max(best_i, C_ij).
-  // Similarities and softmax in type(), C stored as type(), differences and sums of gains in double, rows ascending (text rows first).
-  // Norms: squares summed in double. out: index[k] ascending, gain[i] what index[i] gained when it was taken; returns Σ gain in
-  // the order taken. A NaN in C (a row of v or t holds one) counts as no gain.
-  // scratch: coverage_scratch(...) bytes of the backend's memory, 64-byte aligned.
-  virtual size_t coverage_scratch(int64_t L, int64_t D, int64_t m, int64_t k) const = 0;
-  virtual double coverage_select(int64_t* index, double* gain, Tensor v, Tensor t, int64_t k, void* scratch) = 0;
+  // Norms: squares summed in double. Similarities and exponentials in type(), then integers (kernels/ref/coverage.cpp): every entry of C is rounded once to
+  // a multiple of 2^−s (s = 62 for L ≥ 2048), so sums and differences of gains are exact and no order of evaluation can matter. A NaN similarity counts as
+  // exponential 0. out: index[k] ascending, gain[i] what index[i] gained when it was taken; returns Σ gain in the order taken.
+  // scratch: `bytes` = coverage_scratch(...) of the backend's memory, 64-byte aligned. With the (m+L)×L matrix inside where that is at most `allowed`,
+  // else without, where a backend can do without (ref cannot): the same bits in both cases.
+  virtual size_t coverage_scratch(int64_t L, int64_t D, int64_t m, int64_t k, size_t allowed) const = 0;
+  virtual double coverage_select(int64_t* index, double* gain, Tensor v, Tensor t, int64_t k, void* scratch, size_t bytes, CoverageReport* report) = 0;
 };
 
 // Backends. The caller owns the table. threads ≥ 1.

@@ -14,13 +14,13 @@ void block(const Context& c, const AttendArgs& args, const Tensor& o, const Tens
   AttendRow rows[kAttendRows];
   for (int64_t r = r0; r < r1; ++r) {
     const int64_t t = r / G, column = (first_head + r % G) * args.d;
-    rows[r - r0] = {row(q, t0 + t) + column, row(o, t0 + t) + column, keys(t)};
+    rows[r - r0] = {row(q, t0 + t) + column, row(o, t0 + t) + column, keys(t), nullptr};
   }
   c.isa.attend(args, rows, r1 - r0);
 }
 
 AttendArgs arguments(const Tensor& k, const Tensor& v, int64_t first_key, int64_t kv_head, int64_t d) {
-  return {row(k, first_key) + kv_head * d, row(v, first_key) + kv_head * d, k.stride, v.stride, d, float(1 / std::sqrt(double(d)))};
+  return {row(k, first_key) + kv_head * d, row(v, first_key) + kv_head * d, k.stride, v.stride, d, float(1 / std::sqrt(double(d))), 0};
 }
 
 }  // namespace

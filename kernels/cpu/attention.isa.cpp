@@ -1,7 +1,8 @@
 // Softmax attention of up to kAttendRows query rows over one head's keys, by an online softmax over fixed key blocks from key 0:
 //   for each block:  z_s = q·k_s·scale;  m' = max(m, max_s z_s);  f = e^(m − m');  p_s = e^(z_s − m');
 //                    l = l·f + Σ p_s;  o = o·f + Σ_s p_s·v_s (ascending s);  m = m'
-//   at the end       o/l
+//   at the end       o/l, and m + ln l where it is asked for
+// n keys of score 0 and value 0 come first and cost nothing: they are the start m = 0, l = n, o = 0.
 // Nothing in a row's arithmetic depends on the other rows: they only share the loads. A row that ends inside a block stops there, so keys
 // it may not see are never multiplied, not even by 0 (0·∞ would be NaN).
 #include <math.h>
@@ -155,8 +156,8 @@ void attend(const AttendArgs& a, const AttendRow* rows, int64_t count) {
   int64_t last = 0;
   for (int64_t r = 0; r < count; ++r) {
     for (int64_t j = 0; j < a.d; j += 8) store(states[r].o + j, splat(0.0f));
-    states[r].largest = -INFINITY;
-    states[r].total = 0;
+    states[r].largest = a.zeros > 0 ? 0.0f : -INFINITY;
+    states[r].total = float(a.zeros);
     if (rows[r].keys > last) last = rows[r].keys;
   }
   for (int64_t s0 = 0; s0 < last; s0 += kAttendKeys) {
@@ -169,6 +170,7 @@ void attend(const AttendArgs& a, const AttendRow* rows, int64_t count) {
     }
   }
   for (int64_t r = 0; r < count; ++r) {
+    if (rows[r].log_sum != 0) *rows[r].log_sum = states[r].largest + logf(states[r].total);
     for (int64_t j = 0; j < a.d; j += 8) {
       const V o = div(load(states[r].o + j), splat(states[r].total));
       if (a.d - j < 8) {

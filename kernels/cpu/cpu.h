@@ -47,7 +47,6 @@ void add_interpolated(const Context& c, Tensor y, Weight table, const int32_t* i
 // linear.cpp, norm.cpp, activation.cpp, rotary.cpp, attention.cpp
 void linear(const Context& c, Tensor y, Tensor x, Weight w, const float* bias);
 // S = X·Xᵀ: y (T, T), x (T, D) with stride == D. Half of it is computed; the other half is the same bits (each chain is symmetric in its factors).
-void self_products(const Context& c, Tensor y, Tensor x);
 void layer_norm(const Context& c, Tensor y, Tensor x, const float* w, const float* b, float eps);
 void rms_norm(const Context& c, Tensor y, Tensor x, const float* w, float eps);
 void gelu_tanh(const Context& c, Tensor y, Tensor x);
@@ -57,16 +56,15 @@ void add(const Context& c, Tensor y, Tensor x);
 void rotary(const Context& c, Tensor y, int64_t heads, Tensor cos, Tensor sin);
 void attention_frames(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t frame);
 void attention_causal(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, int64_t past);
+// dilated.cpp, concept.cpp
+void attention_dilated(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, const Dilation* pairs, int64_t n);
+void products(const Context& c, Tensor y, Tensor a, Tensor b);  // in linear.cpp
+void scale(const Context& c, Tensor y, double a);
+size_t concept_scratch(int64_t columns);
+void concept_scores(const Context& c, Tensor y, Tensor z, int64_t heads, void* scratch);
 
 // coverage.cpp
-size_t coverage_scratch(int64_t L, int64_t D, int64_t m);
-double coverage_select(const Context& c, int64_t* index, double* gain, Tensor v, Tensor t, int64_t k, void* scratch);
-struct Candidate {
-  double gain;     // at the time it was last evaluated
-  int64_t column;
-  int64_t step;    // when that was
-};
-// The same choices and gains as ref::greedy_plain on the same C, here stored by columns: ct (L, rows), ct_j = column j of C.
-double greedy_lazy(const Context& c, int64_t* index, double* gain, const float* ct, int64_t rows, int64_t L, int64_t k, float* best, Candidate* heap);
+size_t coverage_scratch(const Context& c, int64_t L, int64_t D, int64_t m, int64_t k, size_t allowed);
+double coverage_select(const Context& c, int64_t* index, double* gain, Tensor v, Tensor t, int64_t k, void* scratch, size_t bytes, CoverageReport* report);
 
 }  // namespace bg::cpu

@@ -31,12 +31,16 @@ struct AttendRow {
   const float* q;                        // (d)
   float* o;                              // (d)
   int64_t keys;                          // sees keys 0 … keys−1, at least one
+  float* log_sum;                        // where ln Σ_s e^(z_s) goes, or nullptr
 };
 struct AttendArgs {
   const float *k, *v;                    // (S, d) inside rows of k_stride, v_stride
   int64_t k_stride, v_stride, d;
   float scale;
+  int64_t zeros;                         // further keys that every row sees, before key 0: score 0, value 0
 };
+
+struct CoverageIsa;  // coverage.h
 
 struct IsaTable {
   const char* name;
@@ -46,6 +50,7 @@ struct IsaTable {
   void (*gelu_tanh)(float* y, const float* x, int64_t n);
   void (*silu_mul)(float* y, const float* gate, const float* up, int64_t n);
   void (*exp_negative)(float* y, const float* x, int64_t n);  // y = e^x, x ≤ 0
+  const CoverageIsa* coverage;
 };
 
 #define BG_DECLARE(isa)                                                                                                   \

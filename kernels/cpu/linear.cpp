@@ -6,7 +6,7 @@ namespace {
 
 // Blocks of kLinearRows × kLinearCols, those of the same weight rows next to each other so that they are still in a cache. With few rows of x
 // a block is as many weight rows as make about 64 Ki products per row of x: a stream long enough to read at full speed.
-void product(const Context& c, const LinearArgs& args, int64_t T, int64_t N, bool lower_half) {
+void product(const Context& c, const LinearArgs& args, int64_t T, int64_t N) {
   const bool direct = T <= kLinearDirect;
   int64_t cols = kLinearCols;
   if (direct) {
@@ -18,7 +18,6 @@ void product(const Context& c, const LinearArgs& args, int64_t T, int64_t N, boo
   c.threads.run(row_blocks * divide_up(N, cols), [&](int64_t block, int thread) {
     const int64_t t0 = block % row_blocks * rows, t1 = T - t0 < rows ? T : t0 + rows;
     const int64_t n0 = block / row_blocks * cols, n1 = N - n0 < cols ? N : n0 + cols;
-    if (lower_half && t1 <= n0) return;
     c.isa.linear_block(args, t0, t1, n0, n1, c.scratch_of(thread));
   });
 }
@@ -28,14 +27,12 @@ void product(const Context& c, const LinearArgs& args, int64_t T, int64_t N, boo
 void linear(const Context& c, Tensor y, Tensor x, Weight w, const float* bias) {
   if (x.rows == 0 || w.rows == 0) return;
   const WeightKind kind = w.type == Type::f32 ? kF32 : w.type == Type::f16 ? kF16 : kBf16;
-  product(c, {row(y, 0), y.stride, row(x, 0), x.stride, w.data, kind, w.cols, bias}, x.rows, w.rows, false);
+  product(c, {row(y, 0), y.stride, row(x, 0), x.stride, w.data, kind, w.cols, bias}, x.rows, w.rows);
 }
 
-void self_products(const Context& c, Tensor y, Tensor x) {
-  product(c, {row(y, 0), y.stride, row(x, 0), x.stride, x.data, kF32, x.cols, nullptr}, x.rows, x.rows, true);
-  for_rows(c, x.rows, x.rows, [&](int64_t t) {
-    for (int64_t n = t + 1; n < x.rows; ++n) row(y, t)[n] = row(y, n)[t];
-  });
+void products(const Context& c, Tensor y, Tensor a, Tensor b) {
+  if (a.rows == 0 || b.rows == 0) return;
+  product(c, {row(y, 0), y.stride, row(a, 0), a.stride, b.data, kF32, b.cols, nullptr}, a.rows, b.rows);
 }
 
 }  // namespace bg::cpu

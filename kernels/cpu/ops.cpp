@@ -3,6 +3,7 @@
 #include <cpuid.h>
 #endif
 
+#include "kernels/cpu/coverage.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/ref/ref.h"
 
@@ -12,9 +13,11 @@ namespace {
 using cpu::IsaTable;
 
 constexpr IsaTable kPortable = {"cpu/portable",           cpu::portable::linear_block, cpu::portable::attend,
-                                cpu::portable::gelu_tanh, cpu::portable::silu_mul,     cpu::portable::exp_negative};
+                                cpu::portable::gelu_tanh, cpu::portable::silu_mul,     cpu::portable::exp_negative,
+                                &cpu::portable::coverage};
 #if defined(__x86_64__)
-constexpr IsaTable kAvx2 = {"cpu/avx2", cpu::avx2::linear_block, cpu::avx2::attend, cpu::avx2::gelu_tanh, cpu::avx2::silu_mul, cpu::avx2::exp_negative};
+constexpr IsaTable kAvx2 = {"cpu/avx2", cpu::avx2::linear_block, cpu::avx2::attend, cpu::avx2::gelu_tanh, cpu::avx2::silu_mul, cpu::avx2::exp_negative,
+                            &cpu::avx2::coverage};
 #endif
 
 bool runs(Isa isa) {
@@ -72,10 +75,18 @@ class CpuOps : public Ops {
   void attention_causal(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, int64_t past) override {
     cpu::attention_causal(c_, o, q, k, v, heads, kv_heads, past);
   }
+  void attention_dilated(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, const Dilation* pairs, int64_t n) override {
+    cpu::attention_dilated(c_, o, q, k, v, heads, pairs, n);
+  }
 
-  size_t coverage_scratch(int64_t L, int64_t D, int64_t m, int64_t) const override { return cpu::coverage_scratch(L, D, m); }
-  double coverage_select(int64_t* index, double* gain, Tensor v, Tensor t, int64_t k, void* scratch) override {
-    return cpu::coverage_select(c_, index, gain, v, t, k, scratch);
+  void products(Tensor y, Tensor a, Tensor b) override { cpu::products(c_, y, a, b); }
+  void scale(Tensor y, double a) override { cpu::scale(c_, y, a); }
+  size_t concept_scratch(int64_t columns) const override { return cpu::concept_scratch(columns); }
+  void concept_scores(Tensor y, Tensor z, int64_t heads, void* scratch) override { cpu::concept_scores(c_, y, z, heads, scratch); }
+
+  size_t coverage_scratch(int64_t L, int64_t D, int64_t m, int64_t k, size_t allowed) const override { return cpu::coverage_scratch(c_, L, D, m, k, allowed); }
+  double coverage_select(int64_t* index, double* gain, Tensor v, Tensor t, int64_t k, void* scratch, size_t bytes, CoverageReport* report) override {
+    return cpu::coverage_select(c_, index, gain, v, t, k, scratch, bytes, report);
   }
 
  private:

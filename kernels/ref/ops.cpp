@@ -38,10 +38,18 @@ class RefOps : public Ops {
   void attention_causal(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, int64_t past) override {
     ref::attention_causal<T>(o, q, k, v, heads, kv_heads, past);
   }
+  void attention_dilated(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, const Dilation* pairs, int64_t n) override {
+    ref::attention_dilated<T>(o, q, k, v, heads, pairs, n);
+  }
 
-  size_t coverage_scratch(int64_t L, int64_t D, int64_t m, int64_t) const override { return ref::coverage_scratch<T>(L, D, m); }
-  double coverage_select(int64_t* index, double* gain, Tensor v, Tensor t, int64_t k, void* scratch) override {
-    return ref::coverage_select<T>(index, gain, v, t, k, scratch);
+  void products(Tensor y, Tensor a, Tensor b) override { ref::products<T>(y, a, b); }
+  void scale(Tensor y, double a) override { ref::scale<T>(y, a); }
+  size_t concept_scratch(int64_t columns) const override { return ref::concept_scratch(columns); }
+  void concept_scores(Tensor y, Tensor z, int64_t heads, void* scratch) override { ref::concept_scores<T>(y, z, heads, scratch); }
+
+  size_t coverage_scratch(int64_t L, int64_t D, int64_t m, int64_t, size_t) const override { return ref::coverage_scratch<T>(L, D, m); }
+  double coverage_select(int64_t* index, double* gain, Tensor v, Tensor t, int64_t k, void* scratch, size_t, CoverageReport* report) override {
+    return ref::coverage_select<T>(index, gain, v, t, k, scratch, report);
   }
 };
 

@@ -49,23 +49,29 @@ template <class T> void add(Tensor y, Tensor x);
 template <class T> void rotary(Tensor y, int64_t heads, Tensor cos, Tensor sin);
 template <class T> void attention_frames(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t frame);
 template <class T> void attention_causal(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, int64_t past);
+// dilated.cpp, concept.cpp
+template <class T> void attention_dilated(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, const Dilation* pairs, int64_t n);
+template <class T> void products(Tensor y, Tensor a, Tensor b);
+template <class T> void scale(Tensor y, double a);
+size_t concept_scratch(int64_t columns);
+template <class T> void concept_scores(Tensor y, Tensor z, int64_t heads, void* scratch);
 
 // coverage.cpp
 template <class T> size_t coverage_scratch(int64_t L, int64_t D, int64_t m);
-template <class T> double coverage_select(int64_t* index, double* gain, Tensor v, Tensor t, int64_t k, void* scratch);
-// Σ_i max(0, C_ij − best_i), ascending i, in double: the gain of column j. A NaN in C counts as no gain.
-// c points at C_0j, `step` elements lie between C_ij and C_{i+1,j}.
+template <class T> double coverage_select(int64_t* index, double* gain, Tensor v, Tensor t, int64_t k, void* scratch, CoverageReport* report);
+// How C is counted in integers (coverage.cpp has the equations): visual entries and gains in units of 2^−bits, text entries in 2^text_shift of them.
+struct CoverageUnits {
+  int bits = 0, text_shift = 0;
+  double visual_scale = 0, text_scale = 0;  // times E_ij/Z_i: C_ij in its units
+};
+CoverageUnits coverage_units(int64_t L, int64_t m);
+int coverage_sum_bits(int64_t L);                                // Z is counted in units of 2^−this
+double coverage_scale(int64_t z, int64_t L, double scale);       // scale/Z, 0 where Z is
+// The k greedy columns of C (rows, L) in units of 2^−bits, every gain evaluated at every step. best (rows) is scratch; results as in Ops::coverage_select.
+double greedy_plain(int64_t* index, double* gain, const int64_t* c, int64_t rows, int64_t L, int64_t k, int64_t* best, int bits);
+// The choice from E (m+L, L), text rows first. c (m+L, L) and best (m+L) are scratch.
 template <class T>
-double column_gain(const T* c, int64_t step, const T* best, int64_t rows) {
-  double sum = 0;
-  for (int64_t i = 0; i < rows; ++i) {
-    const double more = double(c[i * step]) - double(best[i]);
-    if (more > 0) sum += more;
-  }
-  return sum;
-}
-// The k greedy columns of C (rows, L), every gain evaluated at every step. best (rows) is scratch; results as in Ops::coverage_select.
-template <class T> double greedy_plain(int64_t* index, double* gain, const T* c, int64_t rows, int64_t L, int64_t k, T* best);
+double coverage_of_exponentials(int64_t* index, double* gain, const T* e, int64_t m, int64_t L, int64_t k, int64_t* c, int64_t* best);
 // Choices in the order taken → ascending index, each with its gain; returns Σ gain in the order taken.
 double in_index_order(int64_t* index, double* gain, int64_t k);
 

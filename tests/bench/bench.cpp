@@ -4,10 +4,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <random>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -59,7 +62,7 @@ double peak_flops() { return 0; }
 bool have_fma() { return false; }
 #endif
 
-std::vector<uint64_t> big(size_t(128) << 20);  // 1 GiB
+std::vector<uint64_t> big;  // 1 GiB in the full run
 
 uint64_t read_words(const uint64_t* p, size_t n) {
   uint64_t s[8] = {};
@@ -137,9 +140,71 @@ struct Rows {  // owned random activations
   }
 };
 
+// Rows of a slide's coverage selection: `clusters` directions with noise, or independent (0).
+std::vector<float> slide_rows(int64_t N, int64_t width, int clusters) {
+  std::mt19937 random(11);
+  std::normal_distribution<float> normal;
+  std::vector<float> centres(size_t(clusters) * size_t(width)), v(static_cast<size_t>(N * width));
+  for (float& x : centres) x = normal(random);
+  for (int64_t i = 0; i < N; ++i) {
+    const size_t c = clusters > 0 ? random() % size_t(clusters) : 0;
+    const float noise = clusters > 0 ? 0.3f + 0.7f * float(random() % 1000) / 1000 : 1;
+    for (int64_t d = 0; d < width; ++d) v[size_t(i * width + d)] = (clusters > 0 ? centres[c * size_t(width) + size_t(d)] : 0) + noise * normal(random);
+  }
+  return v;
+}
+
+double peak_gigabytes() {  // VmHWM: the most that this process has held so far
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.rfind("VmHWM:", 0) == 0) return std::stod(line.substr(6)) * 1024 / 1e9;
+  return 0;
+}
+
+// 128 of N tiles, rows 769 wide, as slides are selected (runtime/slide_select.h). The measure is one full N × N product of the same rows, by
+// our own linear, timed on 512 of its columns right before and after.
+void bench_slide(Ops& ops, int64_t N) {
+  const int64_t width = 769, kept = 128, slice = std::min<int64_t>(512, N);
+  std::printf("\ncoverage %lld of %lld tiles, width %lld\n%-26s %10s %10s %8s %14s %10s\n", (long long)kept, (long long)N, (long long)width, "rows", "seconds", "product s", "ratio", "evaluations/N", "peak GB");
+  for (const bool stored : {false, true}) {
+    if (stored && N > 30000) continue;
+    for (const int clusters : {40, 400, 0}) {
+      std::vector<float> data = slide_rows(N, width, clusters);
+      const Tensor v{data.data(), Type::f32, N, width, width};
+      const auto product = [&] {
+        std::vector<float> y(static_cast<size_t>(N * slice));
+        const double start = now();
+        ops.linear({y.data(), Type::f32, N, slice, slice}, v, {data.data(), Type::f32, slice, width}, nullptr);
+        return (now() - start) * double(N) / double(slice);
+      };
+      const double before = product();
+      const size_t bytes = ops.coverage_scratch(N, width, 0, kept, stored ? SIZE_MAX : 0);
+      void* scratch = ops.allocate(bytes);
+      std::vector<int64_t> index(static_cast<size_t>(kept));
+      std::vector<double> gain(static_cast<size_t>(kept));
+      const double start = now();
+      CoverageReport report;
+      ops.coverage_select(index.data(), gain.data(), v, {nullptr, Type::f32, 0, width, width}, kept, scratch, bytes, &report);
+      const double seconds = now() - start;
+      ops.release(scratch, bytes);
+      const double one = (before + product()) / 2;
+      std::printf("%-26s %10.2f %10.2f %8.2f %14.1f %10.2f\n",
+                  ((clusters > 0 ? std::to_string(clusters) + " clusters" : std::string("independent")) + (stored ? ", matrix stored" : "")).c_str(), seconds, one, seconds / one, double(report.evaluations) / double(N),
+                  peak_gigabytes());
+      std::fflush(stdout);
+    }
+  }
+}
+
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+  if (argc > 1) {  // only slides, of so many tiles: nothing else in the peak of memory
+    const std::unique_ptr<Ops> ops(make_cpu_ops(kThreads, Isa::best));
+    bench_slide(*ops, std::max(256ll, std::atoll(argv[1])));
+    return 0;
+  }
+  big.resize(size_t(128) << 20);
   std::mt19937_64 random(1);
   // Small BF16 numbers everywhere: sign, exponent near 2^-6, random mantissa.
   for (uint64_t& v : big) v = (random() & 0x807F807F807F807Full) | 0x3C803C803C803C80ull;
@@ -179,12 +244,15 @@ int main() {
   {
     const int64_t L = 1024, D = 4096, kept = 64;
     const Rows v(L, D);
-    std::vector<char> scratch(ops->coverage_scratch(L, D, 0, kept) + 64);
-    void* aligned = reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(scratch.data()) + 63) / 64 * 64);
+    const size_t bytes = ops->coverage_scratch(L, D, 0, kept, SIZE_MAX);
+    void* scratch = ops->allocate(bytes);
     std::vector<int64_t> index(static_cast<size_t>(kept));
     std::vector<double> gain(static_cast<size_t>(kept));
+    CoverageReport report;
     row("coverage 64 of 1024, width 4096 (8B; one similarity product)",
-        measure(2.0 * double(L * L * D), peak_flops, [&] { ops->coverage_select(index.data(), gain.data(), v.t, {nullptr, Type::f32, 0, D, D}, kept, aligned); }), "GFLOP/s");
+        measure(2.0 * double(L * L * D), peak_flops, [&] { ops->coverage_select(index.data(), gain.data(), v.t, {nullptr, Type::f32, 0, D, D}, kept, scratch, bytes, &report); }), "GFLOP/s");
+    ops->release(scratch, bytes);
   }
+  bench_slide(*ops, 20000);
   return 0;
 }

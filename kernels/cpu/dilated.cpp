@@ -1,0 +1,94 @@
+// Dilated attention (LongNet), cut into (head, kUnitRows consecutive rows). For each pair the rows that the head's group keeps go through the same attention
+// as everywhere else, their keys being a strided view of k and v; padding is a number of zero keys. The pairs are mixed one after the other:
+//   m' = max(m, s_p);  f = e^(m − m');  w = e^(s_p − m');  total = total·f + w;  o = o·f + w·o_p;  at the end o/total.
+// Nothing depends on which rows share a unit. No scratch; work and memory are linear in T.
+#include <cmath>
+
+#include "kernels/cpu/cpu.h"
+
+namespace bg::cpu {
+namespace {
+
+constexpr int64_t kUnitRows = 4 * kAttendRows;  // a dilation of 4 still fills a call of attend
+constexpr float kMissing = -1e8f;               // s of a pair that does not hold the row
+
+// The rows [t0, t1) of one head, their sums over the pairs so far.
+struct Unit {
+  const Context& c;
+  Tensor o, q, k, v;
+  int64_t head, d, t0, t1;
+  float most[kUnitRows], total[kUnitRows];
+
+  float* out(int64_t t) const { return row(o, t) + head * d; }
+
+  void begin() {
+    for (int64_t t = t0; t < t1; ++t) {
+      most[t - t0] = kMissing;
+      total[t - t0] = 0;
+      for (int64_t j = 0; j < d; ++j) out(t)[j] = 0;
+    }
+  }
+
+  // from: o_p, or nullptr for a row that is not kept.
+  void mix(int64_t t, const float* from, float s) {
+    if (s == 0) s = kMissing;
+    float &m = most[t - t0], &sum = total[t - t0];
+    const float larger = s > m ? s : m, f = std::exp(m - larger), w = std::exp(s - larger);
+    for (int64_t j = 0; j < d; ++j) out(t)[j] = out(t)[j] * f + (from != nullptr ? w * from[j] : 0.0f);
+    sum = sum * f + w;
+    m = larger;
+  }
+
+  void finish() const {
+    for (int64_t t = t0; t < t1; ++t)
+      for (int64_t j = 0; j < d; ++j) out(t)[j] /= total[t - t0];
+  }
+
+  // Rows [a, b), all of the segment that starts at `start`, in a pair whose group j keeps every r-th row of it.
+  void add_segment(int64_t a, int64_t b, int64_t start, int64_t g, int64_t r, int64_t j) {
+    const int64_t rows_here = k.rows - start < g ? k.rows - start : g;                 // the others of the segment are zero
+    const int64_t keys = rows_here > j ? divide_up(rows_here - j, r) : 0, zeros = divide_up(g, r) - keys;
+    float parts[kAttendRows * kHeadDimMax], s[kAttendRows];
+    AttendRow rows[kAttendRows];
+    int64_t where[kAttendRows], count = 0;
+    const auto attend = [&] {
+      if (count == 0) return;
+      const AttendArgs args = {row(k, start + j) + head * d, row(v, start + j) + head * d, r * k.stride, r * v.stride, d, float(1 / std::sqrt(double(d))), zeros};
+      c.isa.attend(args, rows, count);
+      for (int64_t i = 0; i < count; ++i) mix(where[i], parts + i * d, s[i]);
+      count = 0;
+    };
+    for (int64_t t = a; t < b; ++t) {
+      if ((t - start) % r != j) {
+        mix(t, nullptr, kMissing);
+        continue;
+      }
+      rows[count] = {row(q, t) + head * d, parts + count * d, keys, s + count};
+      where[count++] = t;
+      if (count == kAttendRows) attend();
+    }
+    attend();
+  }
+};
+
+}  // namespace
+
+void attention_dilated(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, const Dilation* pairs, int64_t n) {
+  const int64_t T = q.rows, per_head = divide_up(T, kUnitRows);
+  c.threads.run(heads * per_head, [&](int64_t index, int) {
+    const int64_t t0 = index % per_head * kUnitRows, t1 = T - t0 < kUnitRows ? T : t0 + kUnitRows;
+    Unit unit{c, o, q, k, v, index / per_head, q.cols / heads, t0, t1, {}, {}};
+    unit.begin();
+    for (int64_t p = 0; p < n; ++p) {
+      const int64_t g = pairs[p].segment, r = pairs[p].dilation, group = unit.head / divide_up(heads, r);
+      for (int64_t a = t0; a < t1;) {
+        const int64_t start = a / g * g, b = t1 - start < g ? t1 : start + g;
+        unit.add_segment(a, b, start, g, r, group);
+        a = b;
+      }
+    }
+    unit.finish();
+  });
+}
+
+}  // namespace bg::cpu
