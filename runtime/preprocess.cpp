@@ -7,12 +7,12 @@
 #include <string>
 
 #include "loaders/error.h"
+#include "runtime/patches.h"
 #include "runtime/resize.h"
 
 namespace bg {
 namespace {
 
-constexpr int64_t patch = 16, merge = 2;            // pixels; patches per side of a merged token
 constexpr int64_t training_pixels = 1024 * 1024;    // the training images were reduced to this area
 constexpr int64_t largest_side = (int64_t(1) << 31) - 1, largest_area = int64_t(1) << 40;
 constexpr double largest_aspect = 200;
@@ -60,27 +60,11 @@ std::vector<uint8_t> to_eight_bits(const Pixels& p, const Window& w) {
   return out;
 }
 
-// x (H, W, channels) → patches (P, 3·2·16·16). x' = (v − 127.5)/127.5 in float32; a single frame fills both frames τ. Patches run over blocks of
-// 2×2 (row, column), inside a block over rows, then columns; index in a vector ((c·2 + τ)·16 + y)·16 + x. One channel is used three times.
+// x (H, W, channels) → patches (P, 3·2·16·16). x' = (v − 127.5)/127.5 in float32; a single frame fills both frames τ. One channel is used three times.
 void write_patches(float* out, const uint8_t* x, Size size, int channels) {
   std::array<float, 256> normal;
   for (int v = 0; v < 256; ++v) normal[size_t(v)] = (float(v) - 127.5f) / 127.5f;
-  const int64_t side = patch * merge;
-  for (int64_t by = 0; by < size.height; by += side) {
-    for (int64_t bx = 0; bx < size.width; bx += side) {
-      for (int64_t inner = 0; inner < merge * merge; ++inner) {
-        const int64_t y0 = by + inner / merge * patch, x0 = bx + inner % merge * patch;
-        for (int64_t c = 0; c < 3; ++c) {
-          float* frame = out;
-          for (int64_t i = 0; i < patch * patch; ++i) {
-            const int64_t pixel = (y0 + i / patch) * size.width + x0 + i % patch;
-            *out++ = normal[x[pixel * channels + (channels == 3 ? c : 0)]];
-          }
-          out = std::copy(frame, frame + patch * patch, out);
-        }
-      }
-    }
-  }
+  write_frame_pair(out, size, [&](int64_t c, int64_t, int64_t pixel) { return normal[x[pixel * channels + (channels == 3 ? c : 0)]]; });
 }
 
 // Peak for `channels` with `owned` bytes of an 8-bit source held besides the borrowed pixels.
@@ -146,7 +130,7 @@ size_t preprocess_bytes(Size source, const ImageOptions& options) {
 
 ImageSteps preprocess_image(float* patches, const Pixels& pixels, const ImageOptions& options) {
   if ((pixels.rgb == nullptr) == (pixels.grey16 == nullptr)) invalid("pixels: exactly one of rgb and grey16 must be given");
-  if (options.factor != patch * merge) invalid("factor " + std::to_string(options.factor) + ": patches are 16 pixels, merged 2 by 2; expected 32");
+  if (options.factor != patch_side * merge_side) invalid("factor " + std::to_string(options.factor) + ": patches are 16 pixels, merged 2 by 2; expected 32");
   ImageSteps steps = plan_image({pixels.width, pixels.height}, options);
   const Window window = find_window(pixels, options);
   steps.grey16 = window.name;
