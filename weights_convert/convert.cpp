@@ -7,6 +7,7 @@
 
 #include "loaders/cursor.h"
 #include "loaders/error.h"
+#include "loaders/new_file.h"
 #include "loaders/safetensors.h"
 #include "loaders/sha256.h"
 #include "runtime/config_fields.h"
@@ -114,7 +115,7 @@ GgufHeader make_header(const ConvertOptions& options, const Input& in, const std
 }
 
 // Streams one tensor through conversion and hash into the file. Returns the hash of the bytes as stored.
-std::string write_tensor(OutputFile& out, const PlannedTensor& t, const MappedFile& file, std::vector<uint8_t>& buffer, Progress& progress) {
+std::string write_tensor(NewFile& out, const PlannedTensor& t, const MappedFile& file, std::vector<uint8_t>& buffer, Progress& progress) {
   const uint64_t from = type_size(t.from), to = type_size(t.to), elements = t.source->bytes / from;
   Sha256 hash;
   for (uint64_t at = 0; at < elements; at += piece_elements) {
@@ -148,7 +149,7 @@ void write_file(const ConvertOptions& options, const Input& in, const std::vecto
   for (const std::string& path : inputs) total += std::filesystem::file_size(path);
   Progress progress(options, total);
 
-  OutputFile out(options.target);  // before the long work, so that a folder that cannot be written is told at once
+  NewFile out(options.target);  // before the long work, so that a folder that cannot be written is told at once
   const std::vector<std::string> sources = hash_inputs(inputs, progress);
   std::vector<std::string> hashes(in.plan.tensors.size(), hash_to_come);
   const std::string header = make_header(options, in, sources, hashes).bytes();

@@ -1,13 +1,7 @@
 // See gguf_writer.h; the layout is described in loaders/gguf.cpp.
 #include "weights_convert/gguf_writer.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
 #include <cstring>
 
 #include "loaders/error.h"
@@ -25,11 +19,6 @@ void put(std::string& out, T value) {
 void put_text(std::string& out, const std::string& text) {
   put<uint64_t>(out, text.size());
   out += text;
-}
-
-std::string folder_of(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
 }
 
 }  // namespace
@@ -105,50 +94,6 @@ std::string GgufHeader::bytes() const {
   out += list_;
   out.resize(gguf_padded(out.size()), '\0');
   return out;
-}
-
-OutputFile::OutputFile(const std::string& target) : target_(target), temporary_(target + ".part-" + std::to_string(getpid())) {
-  struct stat info;
-  if (stat(target.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) throw Error(Status::io, target + ": exists and is not a regular file; give another name");
-  fd_ = open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (fd_ < 0) throw Error(Status::io, temporary_ + ": cannot be created: " + std::strerror(errno) + "; check that the folder exists and can be written");
-}
-
-OutputFile::~OutputFile() {
-  if (fd_ < 0) return;
-  close(fd_);
-  unlink(temporary_.c_str());
-}
-
-void OutputFile::fail(const char* what) const { throw Error(Status::io, target_ + ": " + what + ": " + std::strerror(errno) + "; nothing was left behind"); }
-
-void OutputFile::write_at(uint64_t offset, const void* data, uint64_t bytes) {
-  const char* p = static_cast<const char*>(data);
-  while (bytes > 0) {
-    const ssize_t n = pwrite(fd_, p, bytes, off_t(offset));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail("cannot be written");
-    p += n, offset += uint64_t(n), bytes -= uint64_t(n);
-  }
-}
-
-void OutputFile::append(const void* data, uint64_t bytes) {
-  write_at(size_, data, bytes);
-  size_ += bytes;
-}
-
-void OutputFile::overwrite(uint64_t offset, const void* data, uint64_t bytes) { write_at(offset, data, bytes); }
-
-void OutputFile::commit() {
-  if (fsync(fd_) != 0) fail("cannot be made durable");
-  if (std::rename(temporary_.c_str(), target_.c_str()) != 0) fail("cannot be renamed into place");
-  close(fd_);
-  fd_ = -1;
-  // The name, too, should survive a power cut. Some file systems cannot sync a folder: the file itself is complete then as well.
-  const int folder = open(folder_of(target_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (folder < 0) return;
-  fsync(folder);
-  close(folder);
 }
 
 }  // namespace bg

@@ -33,24 +33,4 @@ class GgufHeader {
   uint64_t key_count_ = 0, tensor_count_ = 0, data_bytes_ = 0;
 };
 
-// A new file under a temporary name in the target's folder. commit() makes it durable and renames it over the target; without commit() it is removed.
-class OutputFile {
- public:
-  explicit OutputFile(const std::string& target);  // throws Error{io}
-  ~OutputFile();
-  OutputFile(const OutputFile&) = delete;
-  OutputFile& operator=(const OutputFile&) = delete;
-
-  void append(const void* data, uint64_t bytes);
-  void overwrite(uint64_t offset, const void* data, uint64_t bytes);
-  void commit();
-
- private:
-  [[noreturn]] void fail(const char* what) const;
-  void write_at(uint64_t offset, const void* data, uint64_t bytes);
-  std::string target_, temporary_;
-  int fd_ = -1;
-  uint64_t size_ = 0;
-};
-
 }  // namespace bg
