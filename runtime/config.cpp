@@ -114,6 +114,7 @@ void check_breastgpt(const Config& config, const Checker& c) {
   c.range("long_net_layers", s.layers, 1, most_layers);
   c.range("long_net_heads", s.heads, 1, most_heads);
   c.divides("long_net_heads", s.heads, "slide feature_dim", s.feature_dim);
+  c.range("slide head dim", s.feature_dim / s.heads, 1, most_head_dim);
   if (s.layers > config.text.layers)
     c.bad(std::to_string(s.layers) + " slide levels, but only " + std::to_string(config.text.layers) + " text layers to add them to");
   const Config::Selector& sel = config.selector;

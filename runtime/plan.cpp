@@ -30,8 +30,13 @@ class PlanOps : public Ops {
   void rotary(Tensor, int64_t, Tensor, Tensor) override {}
   void attention_frames(Tensor, Tensor, Tensor, Tensor, int64_t, int64_t) override {}
   void attention_causal(Tensor, Tensor, Tensor, Tensor, int64_t, int64_t, int64_t) override {}
-  size_t coverage_scratch(int64_t L, int64_t D, int64_t m, int64_t k) const override { return real_.coverage_scratch(L, D, m, k); }
-  double coverage_select(int64_t* index, double*, Tensor, Tensor, int64_t k, void*) override {
+  void attention_dilated(Tensor, Tensor, Tensor, Tensor, int64_t, const Dilation*, int64_t) override {}
+  void products(Tensor, Tensor, Tensor) override {}
+  void scale(Tensor, double) override {}
+  size_t concept_scratch(int64_t columns) const override { return real_.concept_scratch(columns); }
+  void concept_scores(Tensor, Tensor, int64_t, void*) override {}
+  size_t coverage_scratch(int64_t L, int64_t D, int64_t m, int64_t k, size_t allowed) const override { return real_.coverage_scratch(L, D, m, k, allowed); }
+  double coverage_select(int64_t* index, double*, Tensor, Tensor, int64_t k, void*, size_t, CoverageReport*) override {
     for (int64_t i = 0; i < k; ++i) index[i] = i;
     return 0;
   }

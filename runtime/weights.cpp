@@ -47,6 +47,9 @@ struct Reader {
   Linear linear(const std::string& name) const { return {matrix(name), vector(name + ".bias")}; }
   Norm layer_norm(const std::string& name) const { return {vector(name + ".weight"), vector(name + ".bias")}; }
   Norm rms_norm(const std::string& name) const { return {vector(name + ".weight"), nullptr}; }
+  ConceptWeights concepts(const std::string& name) const {
+    return {matrix(name + ".attn_q"), matrix(name + ".attn_k"), matrix(name + ".queries"), linear(name + ".gate")};
+  }
   VitWeights::Merger merger(const std::string& name) const { return {layer_norm(name + ".norm"), linear(name + ".fc1"), linear(name + ".fc2")}; }
 };
 
@@ -74,6 +77,19 @@ Weights read_weights(const Gguf& file, const Config& config) {
   }
   w.decoder.norm = r.rms_norm("output_norm");
   w.decoder.output = config.text.tied ? w.decoder.embed : r.matrix("output");
+  if (config.plain_qwen()) return w;
+
+  for (int64_t i = 0; i < config.slide.layers; ++i) {
+    const std::string b = "s.blk." + std::to_string(i) + ".";
+    w.slide.layers.push_back({r.layer_norm(b + "ln1"), r.layer_norm(b + "ln2"), r.linear(b + "attn_q"), r.linear(b + "attn_k"), r.linear(b + "attn_v"), r.linear(b + "attn_out"),
+                              r.linear(b + "ffn_up"), r.linear(b + "ffn_down")});
+    w.slide.deepstack.push_back(r.linear("s.deepstack." + std::to_string(i)));
+  }
+  w.slide.projector = r.linear("s.proj");
+  if (config.selector.kind == "ConceptSelector") {
+    w.concept_top = r.concepts("sel.top");
+    w.concept_deep = r.concepts("sel.deep");
+  }
   return w;
 }
 

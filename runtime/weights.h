@@ -48,9 +48,28 @@ struct DecoderWeights {
   Weight output;                    // (V, D); the embedding itself when tied
 };
 
+struct SlideWeights {
+  struct Layer {
+    Norm norm1, norm2;            // (d)
+    Linear q, k, v, out;          // (d, d)
+    Linear up, down;              // (4d, d), (d, 4d)
+  };
+  std::vector<Layer> layers;
+  Linear projector;               // (h, d): last state → top features
+  std::vector<Linear> deepstack;  // (h, d), one per layer: state after it → DeepStack features
+};
+
+struct ConceptWeights {           // of one learned selector
+  Weight q, k;                    // (h, h)
+  Weight queries;                 // (32, h)
+  Linear gate;                    // (1, h)
+};
+
 struct Weights {
   VitWeights vit;
   DecoderWeights decoder;
+  SlideWeights slide;                         // empty in a plain qwen3_vl
+  ConceptWeights concept_top, concept_deep;   // only with the ConceptSelector; no data otherwise
 };
 
 // Throws Error{bad_file} that lists every missing, unknown or misshapen tensor.

@@ -205,6 +205,7 @@ TEST_CASE("config: relations between the sizes") {
       {[](Config& c) { c.slide.feature_dim = 0; }, "slide feature_dim is 0"},
       {[](Config& c) { c.slide.layers = 0; }, "long_net_layers is 0"},
       {[](Config& c) { c.slide.heads = 7; }, "long_net_heads 7 does not divide slide feature_dim 768"},
+      {[](Config& c) { c.slide.heads = 2; }, "slide head dim is 384, expected 1 to 256"},
       {[](Config& c) { c.slide.layers = 37; }, "37 slide levels, but only 36 text layers"},
       {[](Config& c) { c.selector.kind = "Other"; }, "selector \"Other\" is not known"},
       {[](Config& c) { c.selector.kind = "ConceptSelector", c.text.hidden = 4100; }, "the ConceptSelector's heads 8 does not divide text hidden size 4100"},
