@@ -7,10 +7,11 @@ PREFIX ?= /usr/local
 VERSION := 0.1.0
 SOVERSION := 0
 
-# Decoders of libbreastgpt_files can be left out: make JPEG=0 TIFF=0.
+# Decoders of libbreastgpt_files can be left out: make JPEG=0 TIFF=0 HDF5=0.
 JPEG ?= 1
 TIFF ?= 1
-B := build/$(MODE)$(if $(filter 0,$(JPEG)),-nojpeg)$(if $(filter 0,$(TIFF)),-notiff)
+HDF5 ?= 1
+B := build/$(MODE)$(if $(filter 0,$(JPEG)),-nojpeg)$(if $(filter 0,$(TIFF)),-notiff)$(if $(filter 0,$(HDF5)),-nohdf5)
 WARN := -Wall -Wextra -Werror
 OPT_release := -O2 -g1
 OPT_asan := -O1 -g -fsanitize=address -fno-omit-frame-pointer
@@ -20,8 +21,8 @@ OPT := $(OPT_$(MODE))
 CXXFLAGS += -std=c++20 $(OPT) $(WARN) -ffp-contract=off -fvisibility=hidden -fPIC -pthread -I. -MMD -MP
 LDFLAGS += $(OPT) -pthread
 
-FILES_FLAGS := -DBG_WITH_JPEG=$(JPEG) -DBG_WITH_TIFF=$(TIFF)
-FILES_LIBS := $(if $(filter 1,$(JPEG)),-ljpeg) $(if $(filter 1,$(TIFF)),-ltiff) -lz
+FILES_FLAGS := -DBG_WITH_JPEG=$(JPEG) -DBG_WITH_TIFF=$(TIFF) -DBG_WITH_HDF5=$(HDF5) $(if $(filter 1,$(HDF5)),-isystem /usr/include/hdf5/serial)
+FILES_LIBS := $(if $(filter 1,$(JPEG)),-ljpeg) $(if $(filter 1,$(TIFF)),-ltiff) $(if $(filter 1,$(HDF5)),-lhdf5_serial) -lz
 
 # ---- sources: the core links utf8proc only; picture files, the converter and the tools come on top ----
 LOADERS_CORE := loaders/gguf.cpp loaders/mapped_file.cpp loaders/sha256.cpp loaders/cursor.cpp
@@ -30,9 +31,11 @@ ISA_SOURCES := $(wildcard kernels/cpu/*.isa.cpp)
 ISAS := portable $(if $(filter x86_64,$(shell uname -m)),avx2)
 ISA_portable := -DBG_ISA=portable
 ISA_avx2 := -DBG_ISA=avx2 -mavx2 -mfma -mf16c
-LEFT_OUT := $(if $(filter 0,$(JPEG)),loaders/image_jpeg.cpp) $(if $(filter 0,$(TIFF)),loaders/image_tiff.cpp)
-FILES := $(filter-out $(LOADERS_CORE) $(LEFT_OUT) loaders/safetensors.cpp,$(wildcard loaders/*.cpp))
-CONVERT := $(filter-out weights_convert/main.cpp,$(wildcard weights_convert/*.cpp)) loaders/safetensors.cpp
+LEFT_OUT := $(if $(filter 0,$(JPEG)),loaders/image_jpeg.cpp) $(if $(filter 0,$(TIFF)),loaders/image_tiff.cpp) $(if $(filter 0,$(HDF5)),$(wildcard loaders/slide_hdf5*.cpp))
+# What libbreastgpt_files.so needs of the core's own objects: the public API is all it takes from libbreastgpt.so.
+SHARED := loaders/mapped_file.cpp loaders/sha256.cpp loaders/cursor.cpp runtime/boxes.cpp runtime/evidence.cpp
+FILES := $(filter-out $(LOADERS_CORE) $(LEFT_OUT),$(wildcard loaders/*.cpp))
+CONVERT := $(filter-out weights_convert/main.cpp,$(wildcard weights_convert/*.cpp))
 CLI := $(wildcard tools/*.cpp)
 TESTS := $(wildcard tests/*.cpp)
 
@@ -55,7 +58,7 @@ help:
 	@echo "make bench     measured ceilings of this machine and the share of them that each operation reaches"
 	@echo "make install DESTDIR= PREFIX=$(PREFIX)   programs, libraries, headers, pkg-config files"
 	@echo "make clean     remove build/"
-	@echo "Options: JPEG=0 TIFF=0 leave decoders out; CXX=clang++; MODE=release|asan|ubsan|tsan"
+	@echo "Options: JPEG=0 TIFF=0 HDF5=0 leave decoders out; CXX=clang++; MODE=release|asan|ubsan|tsan"
 
 # ---- packages: what this machine lacks is named, and installed where apt-get may ----
 deps:
@@ -76,14 +79,14 @@ $(CORE_SO): $(CORE_OBJ)
 	@echo link $@
 	@$(CXX) -shared -Wl,-soname,libbreastgpt.so.$(SOVERSION) -Wl,-z,defs $^ -o $@ $(LDFLAGS) -lutf8proc
 	@ln -sf $(@F) $(B)/libbreastgpt.so.$(SOVERSION) && ln -sf $(@F) $(B)/libbreastgpt.so
-$(FILES_SO): $(FILES_OBJ) $(CORE_SO) $(call obj,loaders/mapped_file.cpp loaders/sha256.cpp loaders/cursor.cpp)
+$(FILES_SO): $(FILES_OBJ) $(CORE_SO) $(call obj,$(SHARED))
 	@echo link $@
 	@$(CXX) -shared -Wl,-soname,libbreastgpt_files.so.$(SOVERSION) -Wl,-z,defs $(filter %.o,$^) -o $@ $(LDFLAGS) -L$(B) -lbreastgpt $(FILES_LIBS)
 	@ln -sf $(@F) $(B)/libbreastgpt_files.so.$(SOVERSION) && ln -sf $(@F) $(B)/libbreastgpt_files.so
 $(B)/breastgpt: $(call obj,$(CLI)) $(FILES_LIB) $(CORE_LIB)
 	@echo link $@
 	@$(CXX) $^ -o $@ $(LDFLAGS) $(FILES_LIBS) -lutf8proc
-$(B)/breastgpt-convert: $(call obj,weights_convert/main.cpp) $(CONVERT_OBJ) $(CORE_LIB)
+$(B)/breastgpt-convert: $(call obj,weights_convert/main.cpp) $(CONVERT_OBJ) $(FILES_LIB) $(CORE_LIB)
 	@echo link $@
 	@$(CXX) $^ -o $@ $(LDFLAGS) -lutf8proc
 $(B)/tests/example.o: tests/example.c

@@ -1,12 +1,12 @@
-// See answer.h. Read add_image() and ask(): they are the whole path from a picture and a question to an answer.
+// See answer.h. Read add() and ask(): they are the whole path from a picture and a question to an answer.
 #include "runtime/answer.h"
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
 #include "loaders/error.h"
 #include "loaders/sha256.h"
-#include "runtime/vit.h"
 
 namespace bg {
 namespace {
@@ -15,99 +15,94 @@ double now() { return std::chrono::duration<double>(std::chrono::steady_clock::n
 
 std::string megabytes(uint64_t bytes) { return std::to_string((bytes + 999'999) / 1'000'000) + " MB"; }
 
-// Rows a medium keeps for the session: the selected ones, or all when the text of later turns takes part in the choice.
-bool keeps_all(const Config& c, int64_t tokens, int64_t budget) { return c.selector.enabled && c.selector.use_text && tokens > budget; }
+int64_t patch_width(const Config& c) { return 3 * c.vision.temporal_patch * c.vision.patch * c.vision.patch; }
 
-int64_t image_budget(const Config& c, int64_t tokens, int64_t asked) {
-  if (!c.selector.enabled) return tokens;
-  return asked > 0 ? asked : c.selector.image_tokens;
+// The selector of a session: the checkpoint's, or the one asked for.
+SelectorChoice choose_selector(const Model& m, const std::string& asked) {
+  SelectorChoice s = m.config.selector;
+  if (asked.empty()) return s;
+  if (m.config.plain_qwen()) throw Error(Status::invalid_argument, "this model (qwen3_vl) selects no tokens; leave the selector out");
+  s.enabled = asked != "none";
+  s.use_text = asked == "coverage-text";
+  if (asked == "coverage" || asked == "coverage-text")
+    s.kind = "CoverageTokenSelector";
+  else if (asked == "concept" && m.config.selector.kind != "ConceptSelector")
+    throw Error(Status::invalid_argument, "this checkpoint has no weights for the concept selector; use coverage or coverage-text");
+  else if (asked != "concept" && asked != "none")
+    throw Error(Status::invalid_argument, "unknown selector \"" + asked + "\"; there are coverage, coverage-text, concept, none");
+  return s;
 }
 
-void tap_kept(const Run& run, const Kept& kept, int64_t level) {
-  if (run.trace) run.trace->integers("selector." + (level == 0 ? "top" : "deepstack." + std::to_string(level - 1)), kept.index);
-}
-
-// Patch vectors → kept rows. patches: (P, 3·2·16·16) host memory, not read while planning. medium.rows: where the rows go.
-void encode_image(const Run& run, const Model& m, const float* patches, Medium& medium) {
-  Arena::Scope scope(run.arena);
-  const bool all = keeps_all(m.config, medium.tokens, medium.budget);
-  std::vector<Tensor> features;
-  for (int64_t l = 0; l < m.levels(); ++l) features.push_back(all ? medium.rows[size_t(l)] : run.arena.tensor(medium.tokens, m.config.text.hidden));
-  {
-    Arena::Scope inner(run.arena);
-    const Tensor x = run.arena.tensor(medium.grid.patches(), m.weights.vit.patch_embed.w.cols);
-    run.ops.write(x, patches);
-    run.tap("image.patches", x);
-    vit(run, m.config.vision, m.weights.vit, x, medium.grid, features);
+void shape(const Config& c, const SelectorChoice& s, const MediumInput& in, Medium& medium) {
+  if (in.budget < 0) throw Error(Status::invalid_argument, "a token budget of " + std::to_string(in.budget) + ": it must be positive, or 0 for the model's own");
+  if (in.budget > 0 && !s.enabled) throw Error(Status::invalid_argument, "no tokens are selected here, so there is no token budget");
+  if (in.kind != MediumKind::image && c.plain_qwen())
+    throw Error(Status::unsupported, std::string("this model (qwen3_vl) takes pictures and text; a ") + medium_name(in.kind) + " needs a breastgpt model");
+  const int64_t factor = c.vision.patch * c.vision.merge;
+  if (in.kind == MediumKind::image) {
+    ImageOptions options = in.image;
+    options.factor = factor;
+    shape_image(c, s, {in.pixels.width, in.pixels.height}, options, in.budget, medium);
+  } else if (in.kind == MediumKind::volume) {
+    VolumeOptions options = in.volume;
+    options.factor = factor;
+    shape_volume(c, s, in.voxels.nx, in.voxels.ny, in.voxels.nz, options, in.budget, medium);
+  } else {
+    if (in.width != c.slide.feature_dim)
+      throw Error(Status::invalid_argument, "slide features of width " + std::to_string(in.width) + "; this model takes " + std::to_string(c.slide.feature_dim) + " (CONCH v1.5)");
+    if (in.tiles < 1 || in.tiles > 2'000'000) throw Error(Status::too_large, "a slide of " + std::to_string(in.tiles) + " tiles; 1 … 2000000 are taken");
+    shape_slide(s, in.tiles, in.budget, medium);
   }
-  if (all) return;
-  for (int64_t l = 0; l < m.levels(); ++l) {
-    Kept kept = select_coverage(run, features[size_t(l)], {}, medium.budget);
-    run.ops.gather_rows(medium.rows[size_t(l)], features[size_t(l)], kept.index.data());
-    tap_kept(run, kept, l);
-    medium.kept.push_back(std::move(kept));
+}
+
+// Host memory of the preparation: what the encoder reads, and what making it takes.
+uint64_t input_bytes(const Config& c, const MediumInput& in, const Medium& medium) {
+  const uint64_t patches = uint64_t(medium.grid.patches() * patch_width(c)) * sizeof(float);
+  if (in.kind == MediumKind::image) return patches + preprocess_bytes(medium.image.source, in.image);
+  if (in.kind == MediumKind::volume) return patches + volume_bytes(in.voxels.nx, in.voxels.ny, in.voxels.nz, in.volume);
+  return 0;
+}
+
+// Prepares the input on the host and names it by its hash. Slides are read where they are.
+std::vector<float> prepare(const Config& c, const MediumInput& in, Medium& medium) {
+  std::vector<float> patches(size_t(medium.grid.patches() * patch_width(c)));
+  if (in.kind == MediumKind::image) {
+    ImageOptions options = in.image;
+    options.factor = c.vision.patch * c.vision.merge;
+    medium.image = preprocess_image(patches.data(), in.pixels, options);
+    const size_t count = size_t(in.pixels.width) * size_t(in.pixels.height);
+    medium.sha256 = in.pixels.rgb ? sha256_hex(in.pixels.rgb, count * 3) : sha256_hex(in.pixels.grey16, count * 2);
+  } else if (in.kind == MediumKind::volume) {
+    VolumeOptions options = in.volume;
+    options.factor = c.vision.patch * c.vision.merge;
+    medium.volume = preprocess_volume(patches.data(), in.voxels, options);
+    medium.sha256 = sha256_hex(in.voxels.data, size_t(in.voxels.nx * in.voxels.ny * in.voxels.nz) * sizeof(float));
+  } else {
+    medium.sha256 = sha256_hex(in.features, size_t(in.tiles * in.width) * sizeof(float));
   }
+  return patches;
 }
 
-// Sizes of a medium, before anything is computed.
-void shape_medium(const Config& c, Size source, const ImageOptions& options, int64_t budget, Medium& medium) {
-  medium.steps = plan_image(source, options);
-  medium.grid = image_grid(medium.steps, c.vision.patch);
-  medium.merged_rows = medium.grid.h / c.vision.merge;
-  medium.merged_cols = medium.grid.w / c.vision.merge;
-  medium.tokens = medium.grid.t * medium.merged_rows * medium.merged_cols;
-  medium.budget = image_budget(c, medium.tokens, budget);
-}
-
-uint64_t medium_bytes(const Model& m, const Ops& ops, const Medium& medium) {
-  const int64_t rows = keeps_all(m.config, medium.tokens, medium.budget) ? medium.tokens : medium.kept_tokens();
-  return uint64_t(m.levels() * rows * m.config.text.hidden) * type_size(ops.type());
-}
-
-// All levels' rows in one block of the backend's memory.
-void give_rows(const Model& m, Ops& ops, Medium& medium) {
-  const int64_t D = m.config.text.hidden, levels = m.levels();
-  void* base = ops.allocate(medium_bytes(m, ops, medium));
-  if (!base) throw Error(Status::too_large, "no memory for the visual rows of a picture");
-  const int64_t n = int64_t(medium_bytes(m, ops, medium) / type_size(ops.type())) / (levels * D);
-  const Tensor whole{base, ops.type(), levels * n, D, D};
-  for (int64_t l = 0; l < levels; ++l) medium.rows.push_back(whole.row_range(l * n, n));
-}
-
-uint64_t image_workspace(const Model& m, const Ops& real, const Medium& shape) {
-  const std::unique_ptr<Ops> ops = make_plan_ops(real);
-  Arena arena(*ops, 0);
-  Medium medium = shape;
-  give_rows(m, *ops, medium);
-  encode_image({*ops, arena, nullptr, nullptr}, m, nullptr, medium);
-  return arena.peak();
-}
-
-// The largest chunk decides; `text_rows` and the largest medium decide a text-guided selection.
-uint64_t prompt_workspace(const Model& m, const Ops& real, int64_t tokens, int64_t visual, int64_t chunk, int64_t text_rows, const std::vector<std::unique_ptr<Medium>>& media) {
+// The largest chunk of the prompt, or a text-guided selection, whichever takes more.
+uint64_t prompt_workspace(const Model& m, const SelectorChoice& s, const Ops& real, int64_t tokens, int64_t visual, int64_t chunk, int64_t text_rows, int64_t logit_rows,
+                          const std::vector<std::unique_ptr<Medium>>& media) {
   const std::unique_ptr<Ops> ops = make_plan_ops(real);
   Arena arena(*ops, 0);
   const Run run{*ops, arena, nullptr, nullptr};
   const Config::Text& c = m.config.text;
-  for (const std::unique_ptr<Medium>& medium : media) {
-    if (!keeps_all(m.config, medium->tokens, medium->budget)) continue;
-    Arena::Scope scope(arena);
-    select_coverage(run, {nullptr, real.type(), medium->tokens, c.hidden, c.hidden}, arena.tensor(text_rows, c.hidden), medium->budget);
-  }
-  const Tensor logits = arena.tensor(1, c.vocab);
+  uint64_t select = 0;
+  for (const std::unique_ptr<Medium>& medium : media) select = std::max(select, select_workspace(m, s, real, *medium, text_rows));
+  const Tensor logits = arena.tensor(logit_rows, c.vocab);
+  const uint64_t standing = arena.peak();
   Chunk shape;
-  const int64_t T = std::min(tokens, chunk), V = std::min(visual, T);
+  const int64_t T = std::max(std::min(tokens, chunk), logit_rows), V = std::min(visual, T);
   shape.ids.resize(size_t(T));
   shape.positions.resize(size_t(T));
   shape.visual_at.resize(size_t(V));
   for (int64_t l = 0; V > 0 && l < m.levels(); ++l) shape.visual.push_back(arena.tensor(V, c.hidden));
   KvCache cache(*ops, c, T);
-  decode(run, c, m.weights.decoder, cache, shape, Logits::last, logits);
-  return arena.peak();
-}
-
-uint64_t pixel_bytes(const Medium& medium, const Config& c, const ImageOptions& options) {
-  return preprocess_bytes(medium.steps.source, options) + uint64_t(medium.grid.patches() * 3 * c.vision.temporal_patch * c.vision.patch * c.vision.patch) * sizeof(float);
+  decode(run, c, m.weights.decoder, cache, shape, logit_rows > 1 ? Logits::all : Logits::last, logits);
+  return std::max<uint64_t>(arena.peak(), standing + select);
 }
 
 int64_t count_visual(const std::vector<Cell>& cells) {
@@ -122,13 +117,12 @@ std::vector<int32_t> text_ids(const Config& c, const std::vector<Cell>& cells) {
   return ids;
 }
 
-ImageOptions with_model(ImageOptions options, const Config& c) {
-  options.factor = c.vision.patch * c.vision.merge;
-  return options;
-}
-
-void check_question(const std::string& text) {
-  if (text.empty()) throw Error(Status::invalid_argument, "the question is empty");
+// log softmax(logits)[id]
+double log_softmax(const std::vector<double>& logits, int32_t id) {
+  const double top = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (double v : logits) sum += std::exp(v - top);
+  return logits[size_t(id)] - top - std::log(sum);
 }
 
 }  // namespace
@@ -150,43 +144,44 @@ std::unique_ptr<Ops> make_ops(const std::string& backend, int threads) {
 }
 
 Session::Session(std::shared_ptr<const Model> model, const SessionOptions& options)
-    : model_(std::move(model)), options_(options), ops_(make_ops(options.backend, options.threads)), prompt_(model_->config, model_->tokenizer) {
+    : model_(std::move(model)),
+      options_(options),
+      ops_(make_ops(options.backend, options.threads)),
+      selector_(choose_selector(*model_, options.selector)),
+      prompt_(model_->config, model_->tokenizer) {
   if (options_.context < 1 || options_.context > model_->config.text.context)
     throw Error(Status::invalid_argument, "a context of " + std::to_string(options_.context) + " tokens: this model takes 1 … " + std::to_string(model_->config.text.context));
   if (options_.chunk < 1) throw Error(Status::invalid_argument, "a chunk of " + std::to_string(options_.chunk) + " tokens: at least 1");
-  if (model_->config.selector.enabled && model_->config.selector.kind != "CoverageTokenSelector")
-    throw Error(Status::unsupported, "this model selects tokens with \"" + model_->config.selector.kind + "\"; this version runs CoverageTokenSelector");
   if (!options_.trace_folder.empty()) trace_ = std::make_unique<Trace>(options_.trace_folder, options_.trace_data);
 }
 
 Session::~Session() {
-  for (const std::unique_ptr<Medium>& medium : media_) ops_->release(medium->rows[0].data, medium_bytes(*model_, *ops_, *medium));
+  for (const std::unique_ptr<Medium>& medium : media_) release_rows(*model_, selector_, *ops_, *medium);
 }
 
-MemoryPlan Session::plan(const Model& m, const SessionOptions& options, const std::vector<Size>& images, const ImageOptions& image_options, int64_t budget,
-                         const std::string& system, const std::string& question) {
+MemoryPlan Session::plan(const Model& m, const SessionOptions& options, const std::vector<MediumInput>& inputs, const std::string& system, const std::string& question) {
   const std::unique_ptr<Ops> ops = make_ops(options.backend, options.threads);
+  const SelectorChoice s = choose_selector(m, options.selector);
   const Prompt prompt(m.config, m.tokenizer);
-  const ImageOptions opt = with_model(image_options, m.config);
   MemoryPlan plan;
   plan.weights = m.file.file_bytes();
   plan.kv_cache = KvCache::bytes(*ops, m.config.text, options.context);
   std::vector<std::unique_ptr<Medium>> media;
   std::vector<PromptMedium> placed;
-  for (const Size& size : images) {
+  for (const MediumInput& in : inputs) {
     auto medium = std::make_unique<Medium>();
-    shape_medium(m.config, size, opt, budget, *medium);
-    plan.media += medium_bytes(m, *ops, *medium);
-    plan.workspace = std::max(plan.workspace, image_workspace(m, *ops, *medium));
-    plan.pixels = std::max(plan.pixels, pixel_bytes(*medium, m.config, opt));
-    placed.push_back({int32_t(media.size()), medium->kept_tokens()});
+    shape(m.config, s, in, *medium);
+    plan.media += medium_bytes(m, s, *ops, *medium);
+    plan.workspace = std::max(plan.workspace, encode_workspace(m, s, *ops, *medium));
+    plan.pixels = std::max(plan.pixels, input_bytes(m.config, in, *medium));
+    placed.push_back({int32_t(media.size()), medium->kept_tokens(), in.kind});
     media.push_back(std::move(medium));
   }
   std::vector<Cell> cells;
   if (!system.empty()) prompt.system(cells, system);
   prompt.user(cells, question, placed);
   const int64_t text = int64_t(text_ids(m.config, cells).size());
-  plan.workspace = std::max(plan.workspace, prompt_workspace(m, *ops, int64_t(cells.size()), count_visual(cells), options.chunk, text, media));
+  plan.workspace = std::max(plan.workspace, prompt_workspace(m, s, *ops, int64_t(cells.size()), count_visual(cells), options.chunk, text, 1, media));
   return plan;
 }
 
@@ -205,70 +200,66 @@ void Session::system(const std::string& text) {
   prompt_.system(transcript_, text);
 }
 
-void Session::add_image(const Pixels& pixels, const ImageOptions& image_options, int64_t budget) {
+void Session::add(const MediumInput& in) {
   const double start = now();
   const Model& m = *model_;
-  const ImageOptions options = with_model(image_options, m.config);
-  if (budget < 0) throw Error(Status::invalid_argument, "a token budget of " + std::to_string(budget) + ": it must be positive, or 0 for the model's own");
-  if (budget > 0 && !m.config.selector.enabled) throw Error(Status::invalid_argument, "this model selects no tokens, so a picture has no token budget");
   auto medium = std::make_unique<Medium>();
-  shape_medium(m.config, {pixels.width, pixels.height}, options, budget, *medium);
+  shape(m.config, selector_, in, *medium);
 
   // Plan, then run.
   MemoryPlan plan;
   plan.kv_cache = KvCache::bytes(*ops_, m.config.text, options_.context);
-  plan.media = media_bytes_ + medium_bytes(m, *ops_, *medium);
-  plan.workspace = image_workspace(m, *ops_, *medium);
-  plan.pixels = pixel_bytes(*medium, m.config, options);
+  plan.media = media_bytes_ + medium_bytes(m, selector_, *ops_, *medium);
+  plan.workspace = encode_workspace(m, selector_, *ops_, *medium);
+  plan.pixels = input_bytes(m.config, in, *medium);
   check_cap(plan);
 
-  // Pixels → patch vectors → ViT → selector → kept rows.
-  std::vector<float> patches(size_t(medium->grid.patches() * 3 * m.config.vision.temporal_patch * m.config.vision.patch * m.config.vision.patch));
-  medium->steps = preprocess_image(patches.data(), pixels, options);
-  const size_t pixel_count = size_t(pixels.width) * size_t(pixels.height);
-  medium->pixels_sha256 = pixels.rgb ? sha256_hex(pixels.rgb, pixel_count * 3) : sha256_hex(pixels.grey16, pixel_count * 2);
+  // Pixels or voxels → patch vectors → ViT, or tile features → LongNet; then selector → kept rows.
+  const std::vector<float> patches = prepare(m.config, in, *medium);
+  if (medium->volume.constant && options_.callbacks.log) options_.callbacks.log(1, "every voxel of this volume has the same value; it was taken all the same");
   Arena arena(*ops_, plan.workspace);
-  give_rows(m, *ops_, *medium);
+  take_rows(m, selector_, *ops_, *medium);
   try {
-    encode_image(run(arena), m, patches.data(), *medium);
+    encode_medium(run(arena), m, selector_, in.kind == MediumKind::slide ? in.features : patches.data(), *medium);
   } catch (...) {
-    ops_->release(medium->rows[0].data, medium_bytes(m, *ops_, *medium));
+    release_rows(m, selector_, *ops_, *medium);
     throw;
   }
   media_bytes_ = plan.media;
-  pending_.push_back({int32_t(media_.size()), medium->kept_tokens()});
+  pending_.push_back({int32_t(media_.size()), medium->kept_tokens(), in.kind});
   media_.push_back(std::move(medium));
-  image_seconds_ += now() - start;
+  media_seconds_ += now() - start;
 }
 
-const Answer& Session::ask(const std::string& question, const Generation& generation, const std::function<bool(const std::string&)>& on_text) {
-  const Model& m = *model_;
-  const Config& c = m.config;
-  const double start = now();
-  check_question(question);
-  check_sampling(generation.sampling);
-  if (generation.max_tokens < 1) throw Error(Status::invalid_argument, "max tokens must be at least 1");
-
-  // The whole transcript as cells, with its positions.
+// The whole transcript with a new question.
+std::vector<Cell> Session::cells_with(const std::string& question) const {
+  if (question.empty()) throw Error(Status::invalid_argument, "the question is empty");
   std::vector<Cell> cells = transcript_;
   prompt_.user(cells, question, pending_);
+  return cells;
+}
+
+// Checks the context and the cap for a prompt and `tokens` more; returns the workspace.
+uint64_t Session::plan_prompt(int64_t tokens, const std::vector<Cell>& cells, int64_t logit_rows) const {
   const int64_t n = int64_t(cells.size());
-  if (n >= options_.context)
-    throw Error(Status::too_large, "the prompt has " + std::to_string(n) + " tokens, the context " + std::to_string(options_.context) +
-                                       " (one must be left for the answer); shorten the question or open the session with a larger context");
-
-  // Plan, then run.
-  const int64_t text = int64_t(text_ids(c, cells).size());
+  if (n + tokens > options_.context)
+    throw Error(Status::too_large, "the prompt has " + std::to_string(n) + " tokens, the context " + std::to_string(options_.context) + " (" + std::to_string(tokens) +
+                                       " must be left for the answer); shorten the question or open the session with a larger context");
   MemoryPlan plan;
-  plan.kv_cache = KvCache::bytes(*ops_, c.text, options_.context);
+  plan.kv_cache = KvCache::bytes(*ops_, model_->config.text, options_.context);
   plan.media = media_bytes_;
-  plan.workspace = prompt_workspace(m, *ops_, n, count_visual(cells), options_.chunk, text, media_);
+  plan.workspace = prompt_workspace(*model_, selector_, *ops_, n, count_visual(cells), options_.chunk, int64_t(text_ids(model_->config, cells).size()), logit_rows, media_);
   check_cap(plan);
-  Arena arena(*ops_, plan.workspace);
-  if (!cache_) cache_ = std::make_unique<KvCache>(*ops_, c.text, options_.context);
+  return plan.workspace;
+}
 
-  const Run run = this->run(arena);
-  select_with_text(run, cells);
+// Everything up to the logits of the prompt's last token.
+Session::Question Session::read_prompt(const Run& run, std::vector<Cell> cells, Tensor logits) {
+  const Model& m = *model_;
+  const Config& c = m.config;
+  const int64_t n = int64_t(cells.size());
+  if (!cache_) cache_ = std::make_unique<KvCache>(*ops_, c.text, options_.context);
+  select_for(run, cells);
   std::vector<VisualRun> runs;
   std::vector<int64_t> slots(size_t(n), 0);  // which kept row of its medium a visual cell takes
   for (int64_t i = 0; i < n; ++i) {
@@ -280,8 +271,8 @@ const Answer& Session::ask(const std::string& question, const Generation& genera
     else
       slots[size_t(i)] = slots[size_t(i) - 1] + 1;
   }
-  int64_t next_position = 0;
-  const std::vector<Position> positions = prompt_positions(n, runs, c.plain_qwen(), &next_position);
+  Question question;
+  const std::vector<Position> positions = prompt_positions(n, runs, c.plain_qwen(), &question.next_position);
   if (trace_) {
     std::vector<int64_t> ids, flat;
     for (const Cell& cell : cells) ids.push_back(cell.id);
@@ -290,14 +281,13 @@ const Answer& Session::ask(const std::string& question, const Generation& genera
     trace_->integers("prompt.positions", flat, 3);
   }
 
-  // Prompt, in chunks, from the first token that the cache does not hold.
+  // In chunks, from the first token that the cache does not hold.
   forget_from(cells);
   answer_ = Answer{};
   answer_.prompt_tokens = n;
   answer_.reused_tokens = cache_->used;
-  const Tensor logits = arena.tensor(1, c.text.vocab);
   while (cache_->used < n) {
-    Arena::Scope scope(arena);
+    Arena::Scope scope(run.arena);
     const int64_t first = cache_->used, count = std::min(options_.chunk, n - first);
     run.step("prompt", first, n);
     const Chunk chunk = make_chunk(run, cells, slots, positions, first, count);
@@ -305,36 +295,93 @@ const Answer& Session::ask(const std::string& question, const Generation& genera
     cached_.insert(cached_.end(), cells.begin() + first, cells.begin() + first + count);
   }
   run.step("prompt", n, n);
-  const double decode_start = now();
-  answer_.prompt_seconds = decode_start - start;
+  question.cells = std::move(cells);
+  return question;
+}
 
-  generate(run, logits, next_position, generation, on_text);
+const Answer& Session::ask(const std::string& question, const Generation& generation, const std::function<bool(const std::string&)>& on_text) {
+  const double start = now();
+  check_sampling(generation.sampling);
+  if (generation.max_tokens < 1) throw Error(Status::invalid_argument, "max tokens must be at least 1");
+  std::vector<Cell> cells = cells_with(question);
+  Arena arena(*ops_, plan_prompt(1, cells, 1));
+  const Run run = this->run(arena);
+
+  const Tensor logits = arena.tensor(1, model_->config.text.vocab);
+  Question ready = read_prompt(run, std::move(cells), logits);
+  const double decode_start = now();
+  generate(run, logits, ready.next_position, generation, on_text);
+
+  answer_.prompt_seconds = decode_start - start;
   answer_.decode_seconds = now() - decode_start;
-  answer_.image_seconds = image_seconds_;
-  image_seconds_ = 0;
+  answer_.media_seconds = media_seconds_;
+  media_seconds_ = 0;
   pending_.clear();
-  prompt_.answer(cells, answer_.ids);
-  transcript_ = std::move(cells);
+  prompt_.answer(ready.cells, answer_.ids);
+  transcript_ = std::move(ready.cells);
   return answer_;
 }
 
-// §3a with text: the whole transcript's text guides every choice, so a new turn may change what earlier pictures keep.
-void Session::select_with_text(const Run& run, const std::vector<Cell>& cells) {
+std::vector<Score> Session::score(const std::string& question, const std::vector<std::string>& options) {
+  const Model& m = *model_;
+  if (options.size() < 2) throw Error(Status::invalid_argument, "at least two options are needed to choose between");
+  std::vector<Score> scores;
+  int64_t longest = 0;
+  for (const std::string& option : options) {
+    Score s;
+    s.ids = m.tokenizer.encode(option);
+    if (s.ids.empty()) throw Error(Status::invalid_argument, "an option is empty");
+    longest = std::max(longest, int64_t(s.ids.size()));
+    scores.push_back(std::move(s));
+  }
+  std::vector<Cell> cells = cells_with(question);
+  Arena arena(*ops_, plan_prompt(longest, cells, longest));
+  const Run run = this->run(arena);
+  const Tensor logits = arena.tensor(longest, m.config.text.vocab);
+  const Question ready = read_prompt(run, std::move(cells), logits.row_range(0, 1));
+  std::vector<double> first(size_t(m.config.text.vocab)), next(size_t(m.config.text.vocab));
+  ops_->read(first.data(), logits.row_range(0, 1));
+
+  // Each option is appended to the same prompt, then taken off the cache again.
+  const int64_t prompt = cache_->used;
+  double top = -INFINITY;
+  for (Score& s : scores) {
+    run.step("options", &s - scores.data(), int64_t(scores.size()));
+    Chunk chunk;
+    chunk.ids = s.ids;
+    for (int64_t i = 0; i < int64_t(s.ids.size()); ++i) {
+      const int64_t p = ready.next_position + i;
+      chunk.positions.push_back({p, p, p});
+    }
+    const Tensor rows = logits.row_range(0, int64_t(s.ids.size()));
+    decode(run, m.config.text, m.weights.decoder, *cache_, chunk, Logits::all, rows);
+    cache_->used = prompt;
+    s.logprob = log_softmax(first, s.ids[0]);
+    for (size_t i = 0; i < s.ids.size(); ++i) {
+      ops_->read(next.data(), rows.row_range(int64_t(i), 1));
+      (i + 1 < s.ids.size() ? s.logprob : s.end_logprob) += log_softmax(next, i + 1 < s.ids.size() ? s.ids[i + 1] : m.config.tokens.im_end);
+    }
+    top = std::max(top, s.logprob);
+  }
+  double sum = 0;
+  for (const Score& s : scores) sum += std::exp(s.logprob - top);
+  for (Score& s : scores) s.probability = std::exp(s.logprob - top) / sum;
+  return scores;
+}
+
+// §3a, §3b with text: the whole transcript's text guides every choice, so a new turn may change what earlier media keep.
+void Session::select_for(const Run& run, const std::vector<Cell>& cells) {
   const Model& m = *model_;
   for (size_t i = 0; i < media_.size(); ++i) {
     Medium& medium = *media_[i];
-    if (!keeps_all(m.config, medium.tokens, medium.budget)) continue;
+    if (!waits_for_text(selector_, medium)) continue;
     Arena::Scope scope(run.arena);
     const std::vector<int32_t> ids = text_ids(m.config, cells);
     const Tensor text = run.arena.tensor(int64_t(ids.size()), m.config.text.hidden);
     run.ops.embed(text, m.weights.decoder.embed, ids.data());
-    std::vector<Kept> kept;
-    for (int64_t l = 0; l < m.levels(); ++l) {
-      kept.push_back(select_coverage(run, medium.rows[size_t(l)], text, medium.budget));
-      tap_kept(run, kept.back(), l);
-    }
-    const bool same = medium.kept.size() == kept.size() && std::equal(kept.begin(), kept.end(), medium.kept.begin(), [](const Kept& a, const Kept& b) { return a.index == b.index; });
-    medium.kept = std::move(kept);
+    const std::vector<Kept> before = medium.kept;
+    select_with_text(run, m, selector_, text, medium);
+    const bool same = before.size() == medium.kept.size() && std::equal(before.begin(), before.end(), medium.kept.begin(), [](const Kept& a, const Kept& b) { return a.index == b.index; });
     if (same) continue;
     const auto stale = std::find_if(cached_.begin(), cached_.end(), [&](const Cell& c) { return c.medium == int32_t(i); });
     cached_.erase(stale, cached_.end());
@@ -362,10 +409,7 @@ Chunk Session::make_chunk(const Run& run, const std::vector<Cell>& cells, const 
     const Tensor rows = run.arena.tensor(V, model_->config.text.hidden);
     for (int64_t j = 0; j < V; ++j) {
       const size_t cell = size_t(first + chunk.visual_at[size_t(j)]);
-      const Medium& medium = *media_[size_t(cells[cell].medium)];
-      const bool all = keeps_all(model_->config, medium.tokens, medium.budget);
-      const int64_t row = all ? medium.kept[size_t(l)].index[size_t(slots[cell])] : slots[cell];
-      run.ops.copy(rows.row_range(j, 1), medium.rows[size_t(l)].row_range(row, 1));
+      run.ops.copy(rows.row_range(j, 1), media_[size_t(cells[cell].medium)]->rows[size_t(l)].row_range(slots[cell], 1));
     }
     chunk.visual.push_back(rows);
   }
@@ -405,6 +449,7 @@ void Session::generate(const Run& run, Tensor logits, int64_t next_position, con
     cached_.push_back({id, -1});
   }
   say(stream.finish());
+  answer_.marked_text = m.tokenizer.decode(answer_.ids, false);
 }
 
 }  // namespace bg

@@ -1,4 +1,4 @@
-// The story: pictures become visual rows, then one path to text. A Session is one conversation: it owns the KV cache, the kept visual rows and the
+// The story: pictures, volumes and slides become visual rows (media.h), then one path to text. A Session is one conversation: it owns the KV cache, the kept visual rows and the
 // transcript; the model is shared. One thread at a time.
 //
 // What a session computes is defined without its cache: the answer to a turn is the answer a fresh session would give to the whole transcript. The
@@ -10,12 +10,9 @@
 #include <vector>
 
 #include "runtime/decoder.h"
-#include "runtime/model.h"
+#include "runtime/media.h"
 #include "runtime/plan.h"
-#include "runtime/preprocess.h"
-#include "runtime/prompt.h"
 #include "runtime/sampler.h"
-#include "runtime/selector.h"
 #include "runtime/trace.h"
 
 namespace bg {
@@ -26,25 +23,13 @@ struct SessionOptions {
   int64_t context = 4096;       // tokens of prompt, answers and visual rows together; at most the model's
   int64_t chunk = 512;          // prompt tokens processed at once: memory against speed, never the result
   uint64_t memory_cap = 0;      // bytes the session may take for itself (MemoryPlan::total); 0: no cap
+  std::string selector;         // "": the checkpoint's; "coverage", "coverage-text", "concept" (needs its weights), "none"
   std::string trace_folder;     // "": no trace
   bool trace_data = false;
   Callbacks callbacks;
 };
 
 std::unique_ptr<Ops> make_ops(const std::string& backend, int threads);  // throws Error{invalid_argument, unsupported}
-
-// A picture the session has seen.
-struct Medium {
-  ImageSteps steps;             // sizes and window
-  Grid grid;                    // patches
-  int64_t merged_rows = 0, merged_cols = 0;  // of tokens
-  int64_t tokens = 0;           // L, before selection
-  int64_t budget = 0;           // k
-  std::string pixels_sha256;    // of the pixels as given
-  std::vector<Kept> kept;       // per level: top, then DeepStack
-  std::vector<Tensor> rows;     // per level, (n, h): the kept rows; all L rows when the selection depends on the text
-  int64_t kept_tokens() const { return std::min(tokens, budget); }
-};
 
 struct Generation {
   int64_t max_tokens = 1024;
@@ -53,12 +38,33 @@ struct Generation {
 
 struct Answer {
   std::string text;
+  std::string marked_text;        // with control tokens written out, as boxes need them
   std::vector<int32_t> ids;       // produced tokens, the stop token not included
   std::vector<double> logprobs;   // natural logarithm, one per id
   bool stopped = false;           // true: a stop token; false: max_tokens or the context was reached
   int64_t prompt_tokens = 0;      // of the whole transcript up to the answer
   int64_t reused_tokens = 0;      // of these, taken from the cache
-  double prompt_seconds = 0, decode_seconds = 0, image_seconds = 0;  // image: pictures added since the last answer
+  double prompt_seconds = 0, decode_seconds = 0, media_seconds = 0;  // media: what was added since the last answer
+};
+
+// One of several given answers, scored: log p(option | prompt), exact also for options of several tokens.
+struct Score {
+  std::vector<int32_t> ids;      // the option's tokens
+  double logprob = 0;            // Σ natural logarithms over them
+  double end_logprob = 0;        // of the stop token right after them
+  double probability = 0;        // softmax of logprob over the options given
+};
+
+// What a session shall look at; one of the three.
+struct MediumInput {
+  MediumKind kind = MediumKind::image;
+  Pixels pixels;                 // image
+  ImageOptions image;
+  Voxels voxels;                 // volume
+  VolumeOptions volume;
+  const float* features = nullptr;  // slide: (tiles, width)
+  int64_t tiles = 0, width = 0;
+  int64_t budget = 0;            // kept tokens; 0: the model's own
 };
 
 class Session {
@@ -66,24 +72,32 @@ class Session {
   Session(std::shared_ptr<const Model> model, const SessionOptions& options);
   ~Session();
 
-  // Memory a fresh session takes for one turn with these pictures and this text.
-  static MemoryPlan plan(const Model& model, const SessionOptions& options, const std::vector<Size>& images, const ImageOptions& image_options, int64_t budget,
-                         const std::string& system, const std::string& question);
+  // Memory a fresh session takes for one turn with these media (their data pointers are not read) and this text.
+  static MemoryPlan plan(const Model& model, const SessionOptions& options, const std::vector<MediumInput>& media, const std::string& system, const std::string& question);
 
   void system(const std::string& text);  // before the first question
-  // Encodes a picture for the next question. budget 0: the model's own.
-  void add_image(const Pixels& pixels, const ImageOptions& options, int64_t budget);
+  void add(const MediumInput& input);    // encodes a picture, volume or slide for the next question
   // on_text gets whole UTF-8 characters as they come; false stops the answer.
   const Answer& ask(const std::string& question, const Generation& generation, const std::function<bool(const std::string&)>& on_text);
+  // Scores given answers to a question; the conversation stays as it was before.
+  std::vector<Score> score(const std::string& question, const std::vector<std::string>& options);
 
   const std::vector<std::unique_ptr<Medium>>& media() const { return media_; }
   const Ops& ops() const { return *ops_; }
+  const SelectorChoice& selector() const { return selector_; }
 
  private:
-  struct Prefill;
   Run run(Arena& arena);
   void check_cap(const MemoryPlan& plan) const;
-  void select_with_text(const Run& run, const std::vector<Cell>& cells);
+  // A question made ready: the transcript with it, and the position of what comes after.
+  struct Question {
+    std::vector<Cell> cells;
+    int64_t next_position = 0;
+  };
+  std::vector<Cell> cells_with(const std::string& question) const;
+  uint64_t plan_prompt(int64_t tokens, const std::vector<Cell>& cells, int64_t logit_rows) const;
+  Question read_prompt(const Run& run, std::vector<Cell> cells, Tensor logits);
+  void select_for(const Run& run, const std::vector<Cell>& cells);
   void forget_from(const std::vector<Cell>& cells);
   Chunk make_chunk(const Run& run, const std::vector<Cell>& cells, const std::vector<int64_t>& slots, const std::vector<Position>& positions, int64_t first, int64_t count) const;
   void generate(const Run& run, Tensor logits, int64_t next_position, const Generation& generation, const std::function<bool(const std::string&)>& on_text);
@@ -91,6 +105,7 @@ class Session {
   std::shared_ptr<const Model> model_;
   SessionOptions options_;
   std::unique_ptr<Ops> ops_;
+  SelectorChoice selector_;
   std::unique_ptr<Trace> trace_;
   Prompt prompt_;
   std::unique_ptr<KvCache> cache_;
@@ -99,7 +114,7 @@ class Session {
   std::vector<Cell> transcript_;        // finished turns
   std::vector<Cell> cached_;            // what the cache's rows stand for
   Answer answer_;
-  double image_seconds_ = 0;
+  double media_seconds_ = 0;
   uint64_t media_bytes_ = 0;
 };
 

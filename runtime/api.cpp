@@ -1,10 +1,13 @@
 // breastgpt.h over answer.h: checks arguments, turns exceptions into statuses. No logic of its own.
 #include <algorithm>
+#include <cmath>
 #include <thread>
 
 #include "runtime/answer.h"
 #include "runtime/boundary.h"
+#include "runtime/boxes.h"
 #include "runtime/breastgpt.h"
+#include "runtime/mention.h"
 #include "runtime/verify.h"
 
 using bg::Error;
@@ -17,6 +20,10 @@ struct bg_model {
 struct bg_session {
   std::unique_ptr<bg::Session> session;
   bg_answer answer{};
+  std::string marked_text;          // of the last answer, for its boxes
+  std::vector<bg::Box> found;       // owns the labels of `boxes`
+  std::vector<bg_box> boxes;
+  std::vector<bg_score> scores;
 };
 
 namespace {
@@ -38,6 +45,7 @@ bg::SessionOptions options_of(const bg_session_params* params, const bg::Model& 
   o.context = p.context > 0 ? p.context : std::min<int64_t>(4096, model.config.text.context);
   o.chunk = p.chunk;
   o.memory_cap = p.memory_cap;
+  if (p.selector) o.selector = p.selector;
   if (p.trace_folder) o.trace_folder = p.trace_folder;
   o.trace_data = p.trace_data != 0;
   o.callbacks = callbacks_of(p.callbacks);
@@ -56,10 +64,26 @@ bg::ImageOptions image_options_of(const bg_image_params& p) {
   return o;
 }
 
+bg::VolumeOptions volume_options_of(const bg_volume_params& p) {
+  bg::VolumeOptions o;
+  o.prescale = !p.no_prescale;
+  o.has_window = p.has_window != 0;
+  o.level = p.window_level;
+  o.width = p.window_width;
+  return o;
+}
+
+// Source size of a medium: what its boxes are written against.
+void source_size(const bg::Medium& m, int64_t size[3]) {
+  const bool image = m.kind == bg::MediumKind::image;
+  for (int i = 0; i < 3; ++i) size[i] = image ? 1 : m.volume.source[i];
+  if (image) size[0] = m.image.source.width, size[1] = m.image.source.height;
+}
+
 const bg::Medium& medium_of(const bg_session* session, int64_t index) {
   const auto& media = bg::required(session, "session")->session->media();
   if (index < 0 || index >= int64_t(media.size()))
-    throw Error(Status::invalid_argument, "picture " + std::to_string(index) + ": this session has " + std::to_string(media.size()));
+    throw Error(Status::invalid_argument, "medium " + std::to_string(index) + ": this session has " + std::to_string(media.size()));
   return *media[size_t(index)];
 }
 
@@ -150,6 +174,12 @@ bg_image_params bg_image_params_default(void) {
   return p;
 }
 
+bg_volume_params bg_volume_params_default(void) {
+  bg_volume_params p{};
+  p.struct_size = sizeof p;
+  return p;
+}
+
 bg_session_params bg_session_params_default(void) {
   bg_session_params p{};
   p.struct_size = sizeof p;
@@ -172,7 +202,9 @@ bg_status bg_session_open(const bg_model* model, const bg_session_params* params
   return bg::guarded(error, [&] {
     *bg::required(session, "session") = nullptr;
     const std::shared_ptr<const bg::Model>& m = bg::required(model, "model")->model;
-    *session = new bg_session{std::make_unique<bg::Session>(m, options_of(params, *m))};
+    auto opened = std::make_unique<bg_session>();
+    opened->session = std::make_unique<bg::Session>(m, options_of(params, *m));
+    *session = opened.release();
   });
 }
 
@@ -187,7 +219,37 @@ bg_status bg_session_add_image(bg_session* session, const bg_image* image, const
     const bg_image i = bg::read_struct(bg::required(image, "image"), bg_image{}, "bg_image");
     if ((i.rgb == nullptr) == (i.grey16 == nullptr)) throw Error(Status::invalid_argument, "bg_image: exactly one of rgb and grey16 must be given");
     const bg_image_params p = bg::read_struct(params, bg_image_params_default(), "bg_image_params");
-    bg::required(session, "session")->session->add_image({i.width, i.height, i.rgb, i.grey16}, image_options_of(p), p.token_budget);
+    bg::MediumInput in;
+    in.pixels = {i.width, i.height, i.rgb, i.grey16};
+    in.image = image_options_of(p);
+    in.budget = p.token_budget;
+    bg::required(session, "session")->session->add(in);
+  });
+}
+
+bg_status bg_session_add_volume(bg_session* session, const bg_volume* volume, const bg_volume_params* params, bg_error* error) {
+  return bg::guarded(error, [&] {
+    const bg_volume v = bg::read_struct(bg::required(volume, "volume"), bg_volume{}, "bg_volume");
+    const bg_volume_params p = bg::read_struct(params, bg_volume_params_default(), "bg_volume_params");
+    bg::MediumInput in;
+    in.kind = bg::MediumKind::volume;
+    in.voxels = {v.width, v.height, v.depth, bg::required(v.voxels, "bg_volume.voxels")};
+    in.volume = volume_options_of(p);
+    in.budget = p.token_budget;
+    bg::required(session, "session")->session->add(in);
+  });
+}
+
+bg_status bg_session_add_slide(bg_session* session, const bg_slide* slide, int64_t token_budget, bg_error* error) {
+  return bg::guarded(error, [&] {
+    const bg_slide v = bg::read_struct(bg::required(slide, "slide"), bg_slide{}, "bg_slide");
+    bg::MediumInput in;
+    in.kind = bg::MediumKind::slide;
+    in.features = bg::required(v.features, "bg_slide.features");
+    in.tiles = v.tiles;
+    in.width = v.feature_dim;
+    in.budget = token_budget;
+    bg::required(session, "session")->session->add(in);
   });
 }
 
@@ -200,37 +262,94 @@ bg_status bg_session_ask(bg_session* session, const char* question, const bg_gen
     std::function<bool(const std::string&)> say;
     if (on_text) say = [&](const std::string& text) { return on_text(user, text.c_str(), text.size()) == 0; };
     const bg::Answer& a = bg::required(session, "session")->session->ask(bg::required(question, "question"), g, say);
-    session->answer = {a.text.c_str(), a.ids.data(), a.logprobs.data(), int64_t(a.ids.size()), a.stopped, a.prompt_tokens, a.reused_tokens, a.image_seconds, a.prompt_seconds, a.decode_seconds};
+    session->answer = {a.text.c_str(), a.ids.data(), a.logprobs.data(), int64_t(a.ids.size()), a.stopped, a.prompt_tokens, a.reused_tokens, a.media_seconds, a.prompt_seconds, a.decode_seconds};
+    session->marked_text = a.marked_text;
     if (answer) *answer = &session->answer;
   });
 }
 
-int64_t bg_session_image_count(const bg_session* session) { return session ? int64_t(session->session->media().size()) : 0; }
-
-bg_status bg_session_image_report(const bg_session* session, int64_t index, bg_image_report* report, bg_error* error) {
+bg_status bg_session_score(bg_session* session, const char* question, const char* const* options, int64_t count, const bg_score** scores, bg_error* error) {
   return bg::guarded(error, [&] {
-    const bg::Medium& m = medium_of(session, index);
-    bg_image_report r{};
-    r.width = m.steps.source.width;
-    r.height = m.steps.source.height;
-    r.prescaled_width = m.steps.prescaled.width;
-    r.prescaled_height = m.steps.prescaled.height;
-    r.resized_width = m.steps.resized.width;
-    r.resized_height = m.steps.resized.height;
-    r.grey16 = m.steps.grey16;
-    r.window_low = m.steps.low;
-    r.window_high = m.steps.high;
-    r.tokens = m.tokens;
-    r.kept_tokens = m.kept_tokens();
-    r.grid_rows = m.merged_rows;
-    r.grid_cols = m.merged_cols;
-    r.pixels_sha256 = m.pixels_sha256.c_str();
-    r.levels = int64_t(m.rows.size());
-    bg::write_struct(report, r, "bg_image_report");
+    bg::required(scores, "scores");
+    if (count < 0 || (count > 0 && !options)) throw Error(Status::invalid_argument, "options must hold one text per option");
+    std::vector<std::string> texts;
+    for (int64_t i = 0; i < count; ++i) texts.push_back(bg::required(options[i], "options[i]"));
+    const std::vector<bg::Score> result = bg::required(session, "session")->session->score(bg::required(question, "question"), texts);
+    session->scores.clear();
+    for (const bg::Score& s : result) session->scores.push_back({s.logprob, s.end_logprob, s.probability, int64_t(s.ids.size())});
+    *scores = session->scores.data();
   });
 }
 
-bg_status bg_session_image_kept(const bg_session* session, int64_t index, int64_t level, const int64_t** kept, const double** gains, int64_t* count, bg_error* error) {
+bg_status bg_session_boxes(bg_session* session, const bg_box** boxes, int64_t* count, bg_error* error) {
+  return bg::guarded(error, [&] {
+    bg::required(session, "session");
+    session->found = bg::find_boxes(session->marked_text);
+    session->boxes.clear();
+    const auto& media = session->session->media();
+    for (const bg::Box& b : session->found) {
+      bg_box out{};
+      out.label = b.label.c_str();
+      out.dimensions = b.dimensions;
+      out.point = b.point;
+      out.swapped = b.swapped;
+      out.outside = b.outside;
+      std::copy(b.low, b.low + 3, out.low);
+      std::copy(b.high, b.high + 3, out.high);
+      out.medium = bg::mentioned_medium(session->marked_text, b.at, int64_t(media.size()));
+      // Slides have no pixel frame here, and a 3-D box needs depth.
+      if (out.medium >= 0) {
+        const bg::Medium& m = *media[size_t(out.medium)];
+        if (m.kind == bg::MediumKind::slide || (b.dimensions == 3 && m.kind != bg::MediumKind::volume)) out.medium = -1;
+      }
+      if (out.medium >= 0) {
+        int64_t size[3];
+        source_size(*media[size_t(out.medium)], size);
+        const bg::SourceBox source = bg::to_source(b, size);
+        std::copy(source.low, source.low + 3, out.source_low);
+        std::copy(source.high, source.high + 3, out.source_high);
+      }
+      session->boxes.push_back(out);
+    }
+    *bg::required(boxes, "boxes") = session->boxes.data();
+    *bg::required(count, "count") = int64_t(session->boxes.size());
+  });
+}
+
+int64_t bg_session_media_count(const bg_session* session) { return session ? int64_t(session->session->media().size()) : 0; }
+
+bg_status bg_session_medium_report(const bg_session* session, int64_t index, bg_medium_report* report, bg_error* error) {
+  return bg::guarded(error, [&] {
+    const bg::Medium& m = medium_of(session, index);
+    bg_medium_report r{};
+    r.kind = bg_medium_kind(m.kind);
+    r.grey16 = m.image.grey16;
+    if (m.kind == bg::MediumKind::image) {
+      r.width = m.image.source.width, r.height = m.image.source.height, r.depth = 1;
+      r.prepared_width = m.image.prescaled.width, r.prepared_height = m.image.prescaled.height, r.prepared_depth = 1;
+      r.resized_width = m.image.resized.width, r.resized_height = m.image.resized.height, r.resized_depth = 1;
+      r.window_low = m.image.low, r.window_high = m.image.high;
+    } else if (m.kind == bg::MediumKind::volume) {
+      r.width = m.volume.source[0], r.height = m.volume.source[1], r.depth = m.volume.source[2];
+      r.prepared_width = m.volume.prepared[0], r.prepared_height = m.volume.prepared[1], r.prepared_depth = m.volume.prepared[2];
+      r.resized_width = m.volume.frame.width, r.resized_height = m.volume.frame.height, r.resized_depth = m.volume.trilinear[2];
+      r.window_low = m.volume.low, r.window_high = m.volume.high;
+    } else {
+      r.width = r.prepared_width = r.resized_width = m.tokens;
+      r.height = r.depth = r.prepared_height = r.prepared_depth = r.resized_height = r.resized_depth = 1;
+    }
+    r.tokens = m.tokens;
+    r.kept_tokens = m.kept_tokens();
+    r.grid_frames = m.tokens / (m.merged_rows * m.merged_cols);
+    r.grid_rows = m.merged_rows;
+    r.grid_cols = m.merged_cols;
+    r.sha256 = m.sha256.c_str();
+    r.levels = int64_t(m.rows.size());
+    bg::write_struct(report, r, "bg_medium_report");
+  });
+}
+
+bg_status bg_session_medium_kept(const bg_session* session, int64_t index, int64_t level, const int64_t** kept, const double** gains, int64_t* count, double* coverage, bg_error* error) {
   return bg::guarded(error, [&] {
     const bg::Medium& m = medium_of(session, index);
     if (level < 0 || level >= int64_t(m.kept.size()))
@@ -239,18 +358,32 @@ bg_status bg_session_image_kept(const bg_session* session, int64_t index, int64_
     *bg::required(kept, "kept") = k.index.data();
     *bg::required(count, "count") = int64_t(k.index.size());
     if (gains) *gains = k.gain.empty() ? nullptr : k.gain.data();
+    if (coverage) *coverage = k.gain.empty() ? std::nan("") : k.coverage / k.whole;
   });
 }
 
-bg_status bg_plan(const bg_model* model, const bg_session_params* params, const int64_t* widths, const int64_t* heights, int64_t images, const bg_image_params* image_params,
-                  const char* system_text, const char* question, bg_memory_plan* plan, bg_error* error) {
+bg_status bg_plan(const bg_model* model, const bg_session_params* params, const bg_medium_size* media, int64_t count, const bg_image_params* image_params,
+                  const bg_volume_params* volume_params, int64_t slide_budget, const char* system_text, const char* question, bg_memory_plan* plan, bg_error* error) {
   return bg::guarded(error, [&] {
     const bg::Model& m = *bg::required(model, "model")->model;
-    if (images < 0 || (images > 0 && (!widths || !heights))) throw Error(Status::invalid_argument, "widths and heights must hold one size per picture");
-    std::vector<bg::Size> sizes;
-    for (int64_t i = 0; i < images; ++i) sizes.push_back({widths[i], heights[i]});
-    const bg_image_params p = bg::read_struct(image_params, bg_image_params_default(), "bg_image_params");
-    const bg::MemoryPlan r = bg::Session::plan(m, options_of(params, m), sizes, image_options_of(p), p.token_budget, system_text ? system_text : "", bg::required(question, "question"));
+    if (count < 0 || (count > 0 && !media)) throw Error(Status::invalid_argument, "media must hold one size per medium");
+    const bg_image_params ip = bg::read_struct(image_params, bg_image_params_default(), "bg_image_params");
+    const bg_volume_params vp = bg::read_struct(volume_params, bg_volume_params_default(), "bg_volume_params");
+    std::vector<bg::MediumInput> inputs;
+    for (int64_t i = 0; i < count; ++i) {
+      const bg_medium_size& size = media[i];
+      bg::MediumInput in;
+      in.kind = bg::MediumKind(size.kind);
+      in.pixels = {size.width, size.height, nullptr, nullptr};
+      in.image = image_options_of(ip);
+      in.voxels = {size.width, size.height, size.depth, nullptr};
+      in.volume = volume_options_of(vp);
+      in.tiles = size.width;
+      in.width = size.height;
+      in.budget = size.kind == BG_IMAGE ? ip.token_budget : size.kind == BG_VOLUME ? vp.token_budget : slide_budget;
+      inputs.push_back(in);
+    }
+    const bg::MemoryPlan r = bg::Session::plan(m, options_of(params, m), inputs, system_text ? system_text : "", bg::required(question, "question"));
     bg_memory_plan out{};
     out.weights = r.weights;
     out.kv_cache = r.kv_cache;

@@ -72,7 +72,7 @@ typedef struct bg_callbacks {
   size_t struct_size;
   void* user;                                                                  /* passed to each */
   void (*log)(void* user, int level, const char* message);                     /* 0 error, 1 warning, 2 information */
-  void (*progress)(void* user, const char* stage, int64_t done, int64_t total); /* "image", "prompt", "layers", "answer", "verify" */
+  void (*progress)(void* user, const char* stage, int64_t done, int64_t total); /* "image", "slide", "prompt", "layers", "answer", "options", "verify" */
   int (*cancel)(void* user);                                                   /* non-zero: stop soon with BG_CANCELLED */
 } bg_callbacks;
 
@@ -100,13 +100,25 @@ BG_API bg_status bg_model_get_info(const bg_model* model, bg_model_info* info, b
 /* Recomputes the SHA-256 of every tensor and compares it with the file's list. BG_BAD_FILE names the tensors that differ. */
 BG_API bg_status bg_model_verify(const bg_model* model, const bg_callbacks* callbacks, bg_error* error);
 
-/* ---- pictures ---- */
+/* ---- what a session can look at ---- */
 typedef struct bg_image {
   size_t struct_size;
   int64_t width, height;
   const uint8_t* rgb;      /* (height, width, 3), or NULL */
   const uint16_t* grey16;  /* (height, width) when rgb is NULL */
 } bg_image;
+
+typedef struct bg_volume {
+  size_t struct_size;
+  int64_t width, height, depth; /* voxels along x, y, z */
+  const float* voxels;          /* (depth, height, width), slope and intercept applied, in the file's own orientation */
+} bg_volume;
+
+typedef struct bg_slide {
+  size_t struct_size;
+  int64_t tiles, feature_dim;
+  const float* features;   /* (tiles, feature_dim) CONCH v1.5 embeddings, in the file's order */
+} bg_slide;
 
 typedef struct bg_image_params {
   size_t struct_size;
@@ -119,6 +131,15 @@ typedef struct bg_image_params {
 } bg_image_params;
 BG_API bg_image_params bg_image_params_default(void);
 
+typedef struct bg_volume_params {
+  size_t struct_size;
+  int64_t token_budget;    /* kept tokens; 0: the model's (video_token_num) */
+  int no_prescale;         /* non-zero: leave out the preparation that training volumes had (longest side to 384, 48 slices, int16) */
+  int has_window;          /* clip to level ± width/2 first */
+  double window_level, window_width;
+} bg_volume_params;
+BG_API bg_volume_params bg_volume_params_default(void);
+
 /* ---- sessions ---- */
 typedef struct bg_session_params {
   size_t struct_size;
@@ -126,6 +147,7 @@ typedef struct bg_session_params {
   int threads;             /* default: the machine's cores. Never changes a result */
   int64_t context;         /* tokens of the whole conversation, default 4096 or the model's limit if smaller */
   int64_t chunk;           /* prompt tokens at once, default 512: memory against speed. Never changes a result */
+  const char* selector;    /* NULL: the checkpoint's. "coverage", "coverage-text", "concept" (needs its weights), "none" */
   uint64_t memory_cap;     /* bytes, 0: none. A request that plans to take more is refused before it starts */
   const char* trace_folder; /* one line per stage of the model goes to trace.jsonl there; NULL: off */
   int trace_data;          /* non-zero: the tensors too. They contain what the model saw: treat them like the picture */
@@ -139,8 +161,10 @@ BG_API void bg_session_close(bg_session* session); /* NULL is fine */
 /* System text, once, before the first question. There is no default. */
 BG_API bg_status bg_session_system(bg_session* session, const char* text, bg_error* error);
 
-/* Encodes a picture for the next question. The pixels are not needed after the call. */
+/* Encode a picture, volume or slide for the next question. The data are not needed after the call. token_budget of a slide: 0 or kept tokens. */
 BG_API bg_status bg_session_add_image(bg_session* session, const bg_image* image, const bg_image_params* params, bg_error* error);
+BG_API bg_status bg_session_add_volume(bg_session* session, const bg_volume* volume, const bg_volume_params* params, bg_error* error);
+BG_API bg_status bg_session_add_slide(bg_session* session, const bg_slide* slide, int64_t token_budget, bg_error* error);
 
 typedef struct bg_generation {
   size_t struct_size;
@@ -161,46 +185,77 @@ typedef struct bg_answer {
   int stopped;               /* 1: the model ended its answer; 0: max_tokens, the context, or the text callback ended it */
   int64_t prompt_tokens;     /* of the whole conversation before this answer */
   int64_t reused_tokens;     /* of these, taken from the cache */
-  double image_seconds, prompt_seconds, decode_seconds;
+  double media_seconds, prompt_seconds, decode_seconds; /* media: what was added since the last answer */
 } bg_answer;
 
 /* Text as it comes, always whole UTF-8 characters. Non-zero ends the answer there. */
 typedef int (*bg_text_callback)(void* user, const char* text, size_t bytes);
 
-/* Asks about the pictures added since the last question and everything before. "<image>" in the question places a picture; pictures without a marker
- * come first. *answer is valid until the session's next call. */
+/* Asks about what was added since the last question and everything before. Markers in the question place the media: <image> (also for slides where the
+ * text has no <slide>), <slide>, <volume> or <video>; media without a marker come first, volumes before images and slides. *answer is valid until the
+ * session's next call. */
 BG_API bg_status bg_session_ask(bg_session* session, const char* question, const bg_generation* generation, bg_text_callback on_text, void* user, const bg_answer** answer,
                                 bg_error* error);
 
-/* What became of picture `index` (0: the first of the session). Valid until the session is closed; kept may change with the next question when the
- * model's selection uses the text, and is not known before the first one then. */
-typedef struct bg_image_report {
+/* Scores given answers: exact log-likelihood of each option's tokens right after the prompt. The conversation stays as it was before. */
+typedef struct bg_score {   /* arrays of it are handed out: it will not grow */
+  double logprob;           /* Σ natural logarithms over the option's tokens */
+  double end_logprob;       /* of <|im_end|> right after them */
+  double probability;       /* softmax of logprob over the options given */
+  int64_t tokens;
+} bg_score;
+BG_API bg_status bg_session_score(bg_session* session, const char* question, const char* const* options, int64_t count, const bg_score** scores, bg_error* error);
+
+/* Boxes in the last answer, in every form the model writes them (MODEL.md §5b). */
+typedef struct bg_box {     /* arrays of it are handed out: it will not grow */
+  const char* label;        /* name before the box, or "" */
+  int dimensions;           /* 2 or 3 */
+  int point;                /* a single position */
+  int swapped;              /* the corners had to be ordered */
+  int outside;              /* a number outside 0 … 1000, kept as written */
+  double low[3], high[3];   /* as written, 0 … 1000; x, y, z */
+  int64_t medium;           /* index of what it lies on, −1: not known */
+  double source_low[3], source_high[3]; /* pixels or voxels of the medium as given; z of a 2-D box: all slices */
+} bg_box;
+BG_API bg_status bg_session_boxes(bg_session* session, const bg_box** boxes, int64_t* count, bg_error* error);
+
+/* What became of medium `index` (0: the first of the session). Valid until the session is closed; kept may change with the next question when the
+ * selection uses the text, and is not known before the first one then. */
+typedef enum bg_medium_kind { BG_IMAGE = 0, BG_VOLUME = 1, BG_SLIDE = 2 } bg_medium_kind;
+typedef struct bg_medium_report {
   size_t struct_size;
-  int64_t width, height;                    /* as given */
-  int64_t prescaled_width, prescaled_height;
-  int64_t resized_width, resized_height;    /* what the ViT saw */
-  const char* grey16;                       /* "none" (8-bit input), "min-max", "window", "pil-exact" */
-  double window_low, window_high;           /* source values that became 0 and 255 */
+  bg_medium_kind kind;
+  int64_t width, height, depth;             /* as given: pixels, voxels; slides: tiles, 1, 1 */
+  int64_t prepared_width, prepared_height, prepared_depth; /* after the preparation that training data had */
+  int64_t resized_width, resized_height, resized_depth;    /* what the ViT saw; depth in frames */
+  const char* grey16;                       /* images: "none" (8-bit input), "min-max", "window", "pil-exact" */
+  double window_low, window_high;           /* source values that became 0 and 255 (16-bit images, volumes) */
   int64_t tokens, kept_tokens;              /* before and after selection */
-  int64_t grid_rows, grid_cols;             /* of tokens before selection */
-  const char* pixels_sha256;                /* of the pixels as given */
+  int64_t grid_frames, grid_rows, grid_cols; /* of tokens before selection */
+  const char* sha256;                       /* of the pixels, voxels or features as given */
   int64_t levels;                           /* 1 + DeepStack levels; each keeps its own rows */
-} bg_image_report;
-BG_API int64_t bg_session_image_count(const bg_session* session);
-BG_API bg_status bg_session_image_report(const bg_session* session, int64_t index, bg_image_report* report, bg_error* error);
-/* Kept token indices of a level, ascending, *count of them. gains: coverage gain of each, or NULL when all tokens passed. */
-BG_API bg_status bg_session_image_kept(const bg_session* session, int64_t index, int64_t level, const int64_t** kept, const double** gains, int64_t* count, bg_error* error);
+} bg_medium_report;
+BG_API int64_t bg_session_media_count(const bg_session* session);
+BG_API bg_status bg_session_medium_report(const bg_session* session, int64_t index, bg_medium_report* report, bg_error* error);
+/* Kept token indices of a level, ascending, *count of them. gains: coverage gain of each, or NULL where there is none (all tokens passed, or another
+ * selector). coverage: share of the most that any choice could cover, or NaN where there is none. */
+BG_API bg_status bg_session_medium_kept(const bg_session* session, int64_t index, int64_t level, const int64_t** kept, const double** gains, int64_t* count, double* coverage,
+                                        bg_error* error);
 
 /* ---- memory, before anything is computed ---- */
+typedef struct bg_medium_size {  /* will not grow */
+  bg_medium_kind kind;
+  int64_t width, height, depth;  /* pixels; voxels; slides: tiles, feature_dim, – */
+} bg_medium_size;
 typedef struct bg_memory_plan {
   size_t struct_size;
   uint64_t weights;    /* mapped file, shared between processes */
   uint64_t kv_cache, media, workspace, pixels;
   uint64_t total;      /* what the session takes for itself: all but weights */
 } bg_memory_plan;
-/* One turn of a fresh session: `images` pictures of the given sizes, a system text (or NULL) and a question. */
-BG_API bg_status bg_plan(const bg_model* model, const bg_session_params* params, const int64_t* widths, const int64_t* heights, int64_t images, const bg_image_params* image_params,
-                         const char* system_text, const char* question, bg_memory_plan* plan, bg_error* error);
+/* One turn of a fresh session with these media, a system text (or NULL) and a question. */
+BG_API bg_status bg_plan(const bg_model* model, const bg_session_params* params, const bg_medium_size* media, int64_t count, const bg_image_params* image_params,
+                         const bg_volume_params* volume_params, int64_t slide_budget, const char* system_text, const char* question, bg_memory_plan* plan, bg_error* error);
 
 #ifdef __cplusplus
 }

@@ -1,6 +1,7 @@
 // The public C API: its documented example, every function's refusals, growth of structures, and what the shared libraries export.
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <cstring>
 #include <set>
 #include <sstream>
@@ -8,6 +9,7 @@
 
 #include "runtime/breastgpt.h"
 #include "runtime/breastgpt_files.h"
+#include "runtime/mention.h"
 #include "tests/support.h"
 #include "tests/tiny.h"
 
@@ -91,9 +93,10 @@ TEST_CASE("api: info, verify, plan, reports") {
   bg_session_params params = bg_session_params_default();
   params.context = 200;
   const int64_t width = 120, height = 90;
+  const bg_medium_size size = {BG_IMAGE, width, height, 1};
   bg_memory_plan plan{};
   plan.struct_size = sizeof plan;
-  REQUIRE(bg_plan(model.p, &params, &width, &height, 1, nullptr, nullptr, "Q?", &plan, &e) == BG_OK);
+  REQUIRE(bg_plan(model.p, &params, &size, 1, nullptr, nullptr, 0, nullptr, "Q?", &plan, &e) == BG_OK);
   CHECK(plan.total == plan.kv_cache + plan.media + plan.workspace + plan.pixels);
   CHECK(plan.workspace > 0);
 
@@ -103,23 +106,26 @@ TEST_CASE("api: info, verify, plan, reports") {
   for (size_t i = 0; i < grey.size(); ++i) grey[i] = uint16_t(i * 5);
   const bg_image image = {sizeof image, width, height, nullptr, grey.data()};
   REQUIRE(bg_session_add_image(session, &image, nullptr, &e) == BG_OK);
-  CHECK(bg_session_image_count(session) == 1);
-  bg_image_report r{};
+  CHECK(bg_session_media_count(session) == 1);
+  bg_medium_report r{};
   r.struct_size = sizeof r;
-  REQUIRE(bg_session_image_report(session, 0, &r, &e) == BG_OK);
+  REQUIRE(bg_session_medium_report(session, 0, &r, &e) == BG_OK);
   CHECK(std::string(r.grey16) == "min-max");
   CHECK(r.tokens == r.grid_rows * r.grid_cols);
   CHECK(r.kept_tokens == 5);
   const int64_t* kept = nullptr;
   const double* gains = nullptr;
   int64_t count = 0;
-  REQUIRE(bg_session_image_kept(session, 0, 3, &kept, &gains, &count, &e) == BG_OK);
+  double coverage = 0;
+  REQUIRE(bg_session_medium_kept(session, 0, 3, &kept, &gains, &count, &coverage, &e) == BG_OK);
   CHECK(count == 5);
   CHECK(gains != nullptr);
+  CHECK(coverage > 0);
+  CHECK(coverage <= 1);
   for (int64_t i = 1; i < count; ++i) CHECK(kept[i - 1] < kept[i]);
 
-  CHECK(contains(status_message(bg_session_image_kept(session, 0, 4, &kept, &gains, &count, &e), BG_INVALID_ARGUMENT, e), "level 4"));
-  CHECK(contains(status_message(bg_session_image_report(session, 1, &r, &e), BG_INVALID_ARGUMENT, e), "picture 1: this session has 1"));
+  CHECK(contains(status_message(bg_session_medium_kept(session, 0, 4, &kept, &gains, &count, &coverage, &e), BG_INVALID_ARGUMENT, e), "level 4"));
+  CHECK(contains(status_message(bg_session_medium_report(session, 1, &r, &e), BG_INVALID_ARGUMENT, e), "medium 1: this session has 1"));
   bg_session_close(session);
 }
 
@@ -167,6 +173,66 @@ TEST_CASE("api: NULL and nonsense are refused, never followed") {
   CHECK(contains(status_message(bg_session_system(session, nullptr, &e), BG_INVALID_ARGUMENT, e), "text is NULL"));
   bg_session_close(session);
   for (int s = 0; s <= 9; ++s) CHECK(std::strlen(bg_status_name(bg_status(s))) > 0);
+}
+
+TEST_CASE("api: volumes, slides, scores and boxes") {
+  const Model model(tiny_weights("tiny-breastgpt"));
+  bg_error e;
+  bg_session* session = nullptr;
+  bg_session_params params = bg_session_params_default();
+  params.context = 400;
+  params.threads = 2;
+  REQUIRE(bg_session_open(model.p, &params, &session, &e) == BG_OK);
+  bg_volume_file* file = nullptr;
+  REQUIRE(bg_volume_file_open(golden_path("mixed-media/plain.nii.gz").c_str(), &file, &e) == BG_OK);
+  bg_volume_params vp = bg_volume_params_default();
+  vp.no_prescale = 1;
+  CHECK_MESSAGE(bg_session_add_volume(session, bg_volume_file_voxels(file), &vp, &e) == BG_OK, e.message);
+  bg_volume_file_close(file);
+  bg_slide_file* slide = nullptr;
+  REQUIRE(bg_slide_file_open(golden_path("mixed-media/slide-70.safetensors").c_str(), &slide, &e) == BG_OK);
+  const bg_slide features = {sizeof features, bg_slide_file_tiles(slide), bg_slide_file_width(slide), bg_slide_file_features(slide)};
+  CHECK(bg_session_add_slide(session, &features, 9, &e) == BG_OK);
+  bg_slide_file_close(slide);
+  bg_medium_report r{};
+  r.struct_size = sizeof r;
+  REQUIRE(bg_session_medium_report(session, 0, &r, &e) == BG_OK);
+  CHECK(r.kind == BG_VOLUME);
+  CHECK(r.tokens == r.grid_frames * r.grid_rows * r.grid_cols);
+  REQUIRE(bg_session_medium_report(session, 1, &r, &e) == BG_OK);
+  CHECK(r.kind == BG_SLIDE);
+  CHECK(r.tokens == 70);
+  CHECK(r.kept_tokens == 9);
+
+  const char* options[] = {"yes", "no"};
+  const bg_score* scores = nullptr;
+  REQUIRE(bg_session_score(session, "Is it?", options, 2, &scores, &e) == BG_OK);
+  CHECK(std::abs(scores[0].probability + scores[1].probability - 1) < 1e-12);
+  CHECK(scores[0].tokens >= 1);
+  CHECK(contains(status_message(bg_session_score(session, "Q", nullptr, 2, &scores, &e), BG_INVALID_ARGUMENT, e), "options must hold one text per option"));
+  CHECK(contains(status_message(bg_session_score(session, "Q", options, 1, &scores, &e), BG_INVALID_ARGUMENT, e), "at least two options"));
+
+  const bg_box* boxes = nullptr;
+  int64_t count = -1;
+  REQUIRE(bg_session_boxes(session, &boxes, &count, &e) == BG_OK);
+  CHECK(count == 0);
+  const bg_volume none = {sizeof none, 2, 2, 2, nullptr};
+  CHECK(contains(status_message(bg_session_add_volume(session, &none, nullptr, &e), BG_INVALID_ARGUMENT, e), "bg_volume.voxels is NULL"));
+  const bg_slide empty = {sizeof empty, 3, 40, nullptr};
+  CHECK(contains(status_message(bg_session_add_slide(session, &empty, 0, &e), BG_INVALID_ARGUMENT, e), "bg_slide.features is NULL"));
+  CHECK(bg_session_add_slide(session, &features, -1, &e) == BG_INVALID_ARGUMENT);
+  bg_session_close(session);
+}
+
+TEST_CASE("api: boxes name their medium") {
+  CHECK(bg::mentioned_medium("at [1,2,3,4]", 3, 2) == 0);
+  CHECK(bg::mentioned_medium("In image 2 at [1,2,3,4]", 14, 2) == 1);
+  CHECK(bg::mentioned_medium("Picture 1 ... VOLUME 2: [", 24, 3) == 1);
+  CHECK(bg::mentioned_medium("slide 5 [", 8, 3) == -1);
+  CHECK(bg::mentioned_medium("image 2 later [1] image 3", 14, 3) == 1);
+  CHECK(bg::mentioned_medium("reimage 2 [", 10, 3) == 0);
+  CHECK(bg::mentioned_medium("image 99999999999999999999 [", 27, 3) == -1);
+  CHECK(bg::mentioned_medium("[", 0, 0) == -1);
 }
 
 TEST_CASE("api: the shared library exports bg_ symbols and nothing else") {

@@ -1,10 +1,9 @@
 // The programs as a user runs them: exit codes, messages, JSON, traces, compare. Needs BG_BUILD (make sets it).
 #include <doctest/doctest.h>
-#include <sys/wait.h>
 
-#include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "tests/cli.h"
 #include "tests/support.h"
 #include "tests/tiny.h"
 
@@ -12,49 +11,18 @@ using Json = nlohmann::json;
 
 namespace {
 
-struct Result {
-  int code = -1;
-  std::string out, err;
-};
-
-std::string quoted(const std::string& s) {
-  std::string out = "'";
-  for (char c : s) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return out + "'";
-}
-
-Result run(const std::string& program, const std::vector<std::string>& args, const std::string& input = "/dev/null") {
-  static TempDir folder;
-  const char* build = std::getenv("BG_BUILD");
-  std::string command = quoted(std::string(build ? build : "build/release") + "/" + program);
-  for (const std::string& a : args) command += " " + quoted(a);
-  command += " < " + quoted(input) + " > " + quoted(folder.file("out")) + " 2> " + quoted(folder.file("err"));
-  const int status = std::system(command.c_str());
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_file(folder.file("out")), read_file(folder.file("err"))};
-}
-
-Result breastgpt(const std::vector<std::string>& args, const std::string& input = "/dev/null") { return run("breastgpt", args, input); }
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-void fails(const std::vector<std::string>& args, int code, const std::string& message) {
-  CAPTURE(message);
-  const Result r = breastgpt(args);
-  CHECK(r.code == code);
-  CHECK_MESSAGE(contains(r.err, message), r.err);
-  CHECK(r.out.empty());
-}
+void fails(const std::vector<std::string>& args, int code, const std::string& message) { cli_fails(args, code, message); }
 
 const std::string kDemo = "images/demo.jpg";
 
 }  // namespace
 
 TEST_CASE("cli: help is complete and every command has it") {
-  const Result top = breastgpt({"--help"});
+  const CliResult top = breastgpt({"--help"});
   CHECK(top.code == 0);
-  for (const char* command : {"ask", "plan", "info", "verify", "compare"}) {
+  for (const char* command : {"ask", "plan", "info", "verify", "features", "compare"}) {
     CHECK(contains(top.out, command));
-    const Result r = breastgpt({command, "--help"});
+    const CliResult r = breastgpt({command, "--help"});
     CHECK(r.code == 0);
     CHECK(contains(r.out, std::string("usage: breastgpt ") + command));
     CHECK(r.err.empty());
@@ -105,10 +73,10 @@ TEST_CASE("cli: failures name the file") {
 TEST_CASE("cli: ask, json, chat, plan, info, verify") {
   const std::string model = tiny_weights("tiny-breastgpt", "bf16");
   const std::string image = golden_path(kDemo);
-  const Result plain = breastgpt({"ask", "-m", model, "--image", image, "--max-tokens", "16", "What is it?"});
+  const CliResult plain = breastgpt({"ask", "-m", model, "--image", image, "--max-tokens", "16", "What is it?"});
   CHECK(plain.code == 0);
   CHECK(plain.err.empty());  // no progress when stderr is no terminal
-  const Result json = breastgpt({"ask", "-m", model, "--image", image, "--max-tokens", "16", "--json", "--threads", "1", "What is it?", "And now?"});
+  const CliResult json = breastgpt({"ask", "-m", model, "--image", image, "--max-tokens", "16", "--json", "--threads", "1", "What is it?", "And now?"});
   CHECK(json.code == 0);
   const Json j = Json::parse(json.out, nullptr, false);
   REQUIRE(j.is_object());
@@ -116,18 +84,18 @@ TEST_CASE("cli: ask, json, chat, plan, info, verify") {
   CHECK(j["turns"].size() == 2);
   CHECK(j["turns"][1]["reused_tokens"].get<int>() > 0);
   CHECK(j["turns"][0]["token_ids"].size() == j["turns"][0]["logprobs"].size());
-  CHECK(j["images"][0]["kept"].size() == 4);
-  CHECK(j["images"][0]["kept"][0]["tokens"].size() == 64);
-  CHECK(j["images"][0]["file_sha256"].get<std::string>().size() == 64);
+  CHECK(j["media"][0]["kept"].size() == 4);
+  CHECK(j["media"][0]["kept"][0]["tokens"].size() == 64);
+  CHECK(j["media"][0]["file_sha256"].get<std::string>().size() == 64);
   CHECK(j["model"]["weights_sha256"].get<std::string>().size() == 64);
   CHECK(j["version"].is_string());
 
   TempDir folder;
   write_file(folder.file("lines"), "What is it?\n\nAnd now?\n");
-  const Result chat = breastgpt({"ask", "-m", model, "--image", image, "--max-tokens", "16", "--chat"}, folder.file("lines"));
+  const CliResult chat = breastgpt({"ask", "-m", model, "--image", image, "--max-tokens", "16", "--chat"}, folder.file("lines"));
   CHECK(chat.out == j["turns"][0]["answer"].get<std::string>() + "\n" + j["turns"][1]["answer"].get<std::string>() + "\n");
 
-  const Result plan = breastgpt({"plan", "-m", model, "--image", image, "What is it?"});
+  const CliResult plan = breastgpt({"plan", "-m", model, "--image", image, "What is it?"});
   CHECK(plan.code == 0);
   for (const char* row : {"weights", "KV cache", "visual rows", "workspace", "pixels", "total"}) CHECK(contains(plan.out, row));
   CHECK(contains(breastgpt({"info"}).out, "this machine: backend cpu/"));
@@ -146,14 +114,14 @@ TEST_CASE("cli: traces are compared stage by stage") {
   const auto trace = [&](const std::string& name, const std::vector<std::string>& more) {
     std::vector<std::string> args = {"ask", "-m", model, "--image", golden_path("tiny-images/spots.png"), "--max-tokens", "3", "--trace", folder.file(name), "What?"};
     args.insert(args.end(), more.begin(), more.end());
-    const Result r = breastgpt(args);
+    const CliResult r = breastgpt(args);
     CHECK_MESSAGE(r.code == 0, r.err);
   };
   trace("one", {"--threads", "1", "--trace-data"});
   trace("three", {"--threads", "3", "--trace-data"});
   trace("portable", {"--backend", "cpu/portable", "--trace-data"});
   trace("bare", {"--backend", "ref"});
-  Result r = breastgpt({"compare", folder.file("one"), folder.file("three")});
+  CliResult r = breastgpt({"compare", folder.file("one"), folder.file("three")});
   CHECK(r.code == 0);
   CHECK(contains(r.out, "stages, all equal"));
   r = breastgpt({"compare", folder.file("one"), folder.file("bare")});

@@ -57,7 +57,7 @@ Forward forward(const std::string& name, const std::string& backend, int threads
       vit(run, c.vision, model->weights.vit, x, grid, f);
       features.push_back(f);
       grids.push_back(grid);
-      media.push_back({int32_t(media.size()), c.selector.enabled ? std::min(L, c.selector.image_tokens) : L});
+      media.push_back({int32_t(media.size()), c.selector.enabled ? std::min(L, c.selector.image_tokens) : L, MediumKind::image});
     }
     std::vector<Cell> cells;
     if (!tiny.system.empty()) prompt.system(cells, tiny.system);

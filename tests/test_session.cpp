@@ -15,6 +15,13 @@ namespace {
 
 Pixels pixels_of(const Image& image) { return {image.width, image.height, image.rgb.empty() ? nullptr : image.rgb.data(), image.grey16.empty() ? nullptr : image.grey16.data()}; }
 
+MediumInput input_of(const Image& image, int64_t budget = 0) {
+  MediumInput in;
+  in.pixels = pixels_of(image);
+  in.budget = budget;
+  return in;
+}
+
 struct Said {
   std::vector<std::vector<int32_t>> ids;
   std::vector<std::vector<double>> logprobs;
@@ -29,7 +36,7 @@ Said say(const std::string& name, SessionOptions options, bool images_first = tr
   if (images_first)
     for (const std::string& path : tiny.images) {
       const Image image = load_image(path);
-      session.add_image(pixels_of(image), {}, 0);
+      session.add(input_of(image));
     }
   Said said;
   std::string question;
@@ -120,7 +127,7 @@ TEST_CASE("session: text-guided selection reconsiders earlier pictures as a fres
   Generation g;
   g.max_tokens = 5;
   Session talk(model, options_with(1, 512));
-  talk.add_image(pixels_of(image), {}, 0);
+  talk.add(input_of(image));
   talk.ask("Describe the margin of the lesion.", g, {});
   const std::vector<int64_t> before = talk.media()[0]->kept[0].index;
   // After a failing turn the session goes on as if it had not been asked.
@@ -165,13 +172,13 @@ TEST_CASE("session: a plan is what a run takes, and a cap refuses before work st
   const Image image = load_image(tiny.images[0]);
   for (int64_t chunk : {4, 512}) {
     SessionOptions o = options_with(1, chunk);
-    const MemoryPlan plan = Session::plan(*model, o, {{image.width, image.height}}, {}, 0, "role", "What is it?");
+    const MemoryPlan plan = Session::plan(*model, o, {input_of(image)}, "role", "What is it?");
     CHECK(plan.kv_cache == size_t(2 * model->config.text.layers * 256 * model->config.text.kv_heads * model->config.text.head_dim * 4));
     const auto run = [&](uint64_t cap) {
       o.memory_cap = cap;
       Session session(model, o);
       session.system("role");
-      session.add_image(pixels_of(image), {}, 0);
+      session.add(input_of(image));
       Generation g;
       g.max_tokens = 3;
       session.ask("What is it?", g, {});
@@ -195,10 +202,10 @@ TEST_CASE("session: cancel and progress") {
   Session session(tiny_model("tiny-8b"), o);
   const Image image = load_image(golden_path("tiny-images/spots.png"));
   stop = true;
-  CHECK(message_of([&] { session.add_image(pixels_of(image), {}, 0); }) == "cancelled by the caller during image");
+  CHECK(message_of([&] { session.add(input_of(image)); }) == "cancelled by the caller during image");
   CHECK(session.media().empty());
   stop = false;
-  session.add_image(pixels_of(image), {}, 0);
+  session.add(input_of(image));
   stop = true;
   CHECK(message_of([&] { session.ask("Q", {}, {}); }) == "cancelled by the caller during prompt");
   stop = false;
@@ -242,8 +249,8 @@ TEST_CASE("session: every refusal says what and why") {
   CHECK(sample_error([](Generation& b) { b.sampling.top_p = 0; }).find("top-p") != std::string::npos);
   CHECK(sample_error([](Generation& b) { b.sampling.repetition_penalty = 0; }).find("repetition penalty") != std::string::npos);
   const Image image = load_image(golden_path("tiny-images/spots.png"));
-  CHECK(message_of([&] { session.add_image(pixels_of(image), {}, 5); }).find("selects no tokens") != std::string::npos);
-  CHECK(message_of([&] { session.add_image(pixels_of(image), {}, -5); }).find("must be positive") != std::string::npos);
+  CHECK(message_of([&] { session.add(input_of(image, 5)); }).find("no tokens are selected here") != std::string::npos);
+  CHECK(message_of([&] { session.add(input_of(image, -5)); }).find("must be positive") != std::string::npos);
   session.ask("Q", g, {});
   CHECK(message_of([&] { session.system("late"); }).find("before the first question") != std::string::npos);
 }

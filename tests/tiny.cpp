@@ -37,9 +37,9 @@ std::shared_ptr<const bg::Model> tiny_model(const std::string& checkpoint, const
   return std::make_shared<const bg::Model>(tiny_weights(checkpoint, type, edits));
 }
 
-TinyCase tiny_case(const std::string& name) {
+TinyCase tiny_case(const std::string& name, const std::string& folder) {
   TinyCase out;
-  std::istringstream in(read_file(golden_path("tiny-cases/" + name + "/case.txt")));
+  std::istringstream in(read_file(golden_path(folder + "/" + name + "/case.txt")));
   for (std::string line; std::getline(in, line);) {
     const size_t space = line.find(' ');
     const std::string key = line.substr(0, space);
@@ -49,9 +49,12 @@ TinyCase tiny_case(const std::string& name) {
       out.checkpoint = value;
     else if (key == "system")
       out.system = value;
-    else if (key == "image")
-      out.images.push_back(golden_path(value));
-    else if (key == "image_token_num")
+    else if (key == "image" || key == "volume" || key == "slide") {
+      out.media.emplace_back(key, golden_path(value));
+      if (key == "image") out.images.push_back(golden_path(value));
+    } else if (key == "no_prescale")
+      out.no_prescale = value == "1";
+    else if (key == "image_token_num" || key == "video_token_num" || key == "histo_token_num")
       out.edits[key] = value;
     else if (key == "selector_use_txt")
       out.edits[key] = value == "1" ? "true" : "false";

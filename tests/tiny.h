@@ -3,6 +3,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "runtime/model.h"
@@ -15,6 +16,8 @@ std::shared_ptr<const bg::Model> tiny_model(const std::string& checkpoint, const
 struct TinyCase {
   std::string checkpoint, system;
   std::vector<std::string> images;  // full paths
+  std::vector<std::pair<std::string, std::string>> media;  // ("image", "volume" or "slide", full path) in the order added
+  bool no_prescale = false;         // of volumes
   struct Turn {
     std::string role, text;         // "user", "assistant" (given text), "generate" (text: number of tokens)
   };
@@ -22,7 +25,7 @@ struct TinyCase {
   std::map<std::string, std::string> edits;
   int64_t next_position = 0;
 };
-TinyCase tiny_case(const std::string& name);
+TinyCase tiny_case(const std::string& name, const std::string& folder = "tiny-cases");
 
 // A golden of a case as doubles; empty when the file has no such tensor.
 class Golden {

@@ -28,6 +28,7 @@ const Command kCommands[] = {
     {"plan", tool::run_plan, "the memory that a question would need, before anything is computed"},
     {"info", tool::run_info, "what a weights file holds and what this machine runs"},
     {"verify", tool::run_verify, "recompute the SHA-256 of every tensor of a weights file"},
+    {"features", tool::run_features, "what a slide's feature file holds, and its conversion (.h5, .safetensors)"},
     {"compare", tool::run_compare, "find the first stage where two traces part"},
 };
 

@@ -53,7 +53,7 @@ int run_info(int argc, char** argv) {
 }
 
 int run_plan(int argc, char** argv) {
-  const Options o("plan", "-m model.gguf [--image a.png ...] [options] \"question\"", with_session_options({}), argc, argv);
+  const Options o("plan", "-m model.gguf [--image a.png] [--volume b.nii.gz] [--slide c.h5] [options] \"question\"", with_session_options({}), argc, argv);
   if (o.help()) {
     std::printf("%s", o.help_text().c_str());
     return kOk;
@@ -62,22 +62,20 @@ int run_plan(int argc, char** argv) {
   std::vector<std::string> strings;
   const bg_session_params params = session_params(o, strings);
   const bg_image_params image = image_params(o);
+  const bg_volume_params volume = volume_params(o);
   const std::string system = system_text(o);
   const ModelPtr model = open_model(o.required("--model"));
-  std::vector<int64_t> widths, heights;
-  for (const ImagePtr& file : open_images(o)) {
-    widths.push_back(bg_image_file_pixels(file.get())->width);
-    heights.push_back(bg_image_file_pixels(file.get())->height);
-  }
+  std::vector<bg_medium_size> sizes;
+  for (const MediumFile& file : open_media(o)) sizes.push_back(file.size());
   bg_memory_plan plan{};
   plan.struct_size = sizeof plan;
   bg_error error;
-  check(bg_plan(model.get(), &params, widths.data(), heights.data(), int64_t(widths.size()), &image, system.c_str(), o.arguments()[0].c_str(), &plan, &error), error);
+  check(bg_plan(model.get(), &params, sizes.data(), int64_t(sizes.size()), &image, &volume, slide_budget(o), system.c_str(), o.arguments()[0].c_str(), &plan, &error), error);
   std::printf("weights      %12.3f MB  mapped file, shared between processes\n", megabytes(plan.weights));
   std::printf("KV cache     %12.3f MB\n", megabytes(plan.kv_cache));
   std::printf("visual rows  %12.3f MB\n", megabytes(plan.media));
   std::printf("workspace    %12.3f MB  largest stage\n", megabytes(plan.workspace));
-  std::printf("pixels       %12.3f MB  preparing the largest picture\n", megabytes(plan.pixels));
+  std::printf("pixels       %12.3f MB  preparing the largest picture or volume\n", megabytes(plan.pixels));
   std::printf("total        %12.3f MB  without the weights\n", megabytes(plan.total));
   return kOk;
 }

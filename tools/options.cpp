@@ -40,6 +40,7 @@ Options::Options(const std::string& command, const std::string& usage, const std
       value = argv[++i];
     }
     values_[found->name].push_back(value);
+    given_.emplace_back(found->name, value);
   }
 }
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "runtime/breastgpt.h"
@@ -39,12 +40,15 @@ class Options {
   uint64_t bytes(const std::string& name) const;  // "800M", "2G", "123456"; 0 when absent
   std::string required(const std::string& name) const;
   const std::vector<std::string>& arguments() const { return arguments_; }
+  // All options given, in their order: (name, value).
+  const std::vector<std::pair<std::string, std::string>>& given() const { return given_; }
 
  private:
   std::string command_, usage_;
   std::vector<Option> table_;
   std::map<std::string, std::vector<std::string>> values_;
   std::vector<std::string> arguments_;
+  std::vector<std::pair<std::string, std::string>> given_;
   bool help_ = false;
 };
 
@@ -58,6 +62,7 @@ int run_plan(int argc, char** argv);
 int run_info(int argc, char** argv);
 int run_verify(int argc, char** argv);
 int run_compare(int argc, char** argv);
+int run_features(int argc, char** argv);
 
 // Set by SIGINT and SIGTERM; polled through the cancel callback.
 bool interrupted();
