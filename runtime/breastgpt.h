@@ -72,7 +72,7 @@ typedef struct bg_callbacks {
   size_t struct_size;
   void* user;                                                                  /* passed to each */
   void (*log)(void* user, int level, const char* message);                     /* 0 error, 1 warning, 2 information */
-  void (*progress)(void* user, const char* stage, int64_t done, int64_t total); /* "image", "slide", "prompt", "layers", "answer", "options", "verify" */
+  void (*progress)(void* user, const char* stage, int64_t done, int64_t total); /* "image", "slide", "selection", "prompt", "layers", "answer", "options", "verify" */
   int (*cancel)(void* user);                                                   /* non-zero: stop soon with BG_CANCELLED */
 } bg_callbacks;
 

@@ -45,6 +45,7 @@ void tap_kept(const Run& run, const Kept& kept, size_t level) {
 void choose(const Run& run, const Model& m, const SelectorChoice& s, const std::vector<Tensor>& features, Tensor text, Medium& medium) {
   std::vector<Kept> chosen;
   for (size_t l = 0; l < size_t(m.levels()); ++l) {
+    run.step("selection", int64_t(l), m.levels());
     Arena::Scope scope(run.arena);
     const bool slide = medium.kind == MediumKind::slide;
     const Tensor x = features[slide ? state_of(m, l) : l];
@@ -66,6 +67,7 @@ void choose(const Run& run, const Model& m, const SelectorChoice& s, const std::
     tap_kept(run, kept, l);
     chosen.push_back(std::move(kept));
   }
+  run.step("selection", m.levels(), m.levels());
   medium.kept = std::move(chosen);
 }
 
