@@ -55,7 +55,8 @@ int64_t convert(void* y, const void* x, int64_t n) {
     bool fine = true;
     for (int64_t i = 0; i < m; ++i) {
       out[i] = To::encode(From::decode(in[i]));
-      fine &= From::finite(in[i]) & To::finite(out[i]);
+      fine &= From::finite(in[i]);
+      fine &= To::finite(out[i]);
     }
     if (!fine)
       for (int64_t i = 0; i < m; ++i)
