@@ -58,7 +58,7 @@ help:
 	@echo "make bench     measured ceilings of this machine and the share of them that each operation reaches"
 	@echo "make install DESTDIR= PREFIX=$(PREFIX)   programs, libraries, headers, pkg-config files"
 	@echo "make clean     remove build/"
-	@echo "Options: JPEG=0 TIFF=0 HDF5=0 leave decoders out; CXX=clang++; MODE=release|asan|ubsan|tsan"
+	@echo "Options: JPEG=0 TIFF=0 HDF5=0 leave decoders out; CXX=clang++ for lib and cli; MODE=release|asan|ubsan|tsan"
 
 # ---- packages: what this machine lacks is named, and installed where apt-get may ----
 deps:
