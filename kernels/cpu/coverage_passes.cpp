@@ -23,6 +23,7 @@ uint64_t sum_of_bits(const double* x, int64_t n) {
 
 void add(uint64_t& to, uint64_t x) { std::atomic_ref<uint64_t>(to).fetch_add(x, std::memory_order_relaxed); }
 
+// A maximum does not depend on the order, NaN is never taken.
 void raise_to(float& to, float x) {
   std::atomic_ref<float> a(to);
   float seen = a.load(std::memory_order_relaxed);
@@ -105,7 +106,7 @@ void Coverage::tile(float* e, const Row& row_of, int64_t count, const float* pac
   for (int64_t r = 0; r < kTile; ++r) {
     const int64_t i = row_of(std::min(r, count - 1));
     rows[r] = unit_ + i * D;
-    top[r] = text ? top_[i] : 1;
+    top[r] = text && exponential ? top_[i] : 1;  // before E the largest similarity is still being found
   }
   isa_.products(e, rows, count, packed, cols, D);
   if (exponential) isa_.exponentials(e, count, cols, text ? top : nullptr, text ? 50.0f : 5.0f);
