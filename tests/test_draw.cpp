@@ -12,11 +12,11 @@
 #include "loaders/new_file.h"
 #include "loaders/png_write.h"
 #include "loaders/sheet.h"
+#include "tests/expect_error.h"
 #include "tests/support.h"
 
 using bg::Canvas;
 using bg::Colour;
-using bg::Error;
 using bg::EvidenceLevel;
 using bg::MarkedBox;
 using bg::Span;
@@ -40,18 +40,6 @@ int64_t count(const Canvas& c, Colour colour) {
 }
 
 bg::SourceBox source(double x0, double y0, double x1, double y1, double z0 = 0, double z1 = 1) { return {{x0, y0, z0}, {x1, y1, z1}}; }
-
-template <class Call>
-void expect_error(const Call& call, Status status, const std::string& part) {
-  CAPTURE(part);
-  try {
-    call();
-    FAIL("no error");
-  } catch (const Error& e) {
-    CHECK(e.status() == status);
-    CHECK_MESSAGE(std::string(e.what()).find(part) != std::string::npos, e.what());
-  }
-}
 
 size_t files_in(const TempDir& dir) { return size_t(std::distance(std::filesystem::directory_iterator(dir.path), {})); }
 

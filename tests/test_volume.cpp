@@ -17,26 +17,15 @@
 #include "loaders/volume.h"
 #include "runtime/volume.h"
 #include "runtime/volume_resize.h"
+#include "tests/expect_error.h"
 #include "tests/support.h"
 
-using bg::Error;
 using bg::Status;
 using bg::VolumeOptions;
 using bg::VolumeSteps;
 using bg::Voxels;
 
 namespace {
-
-void expect_error(const std::function<void()>& f, Status status, const std::string& part) {
-  CAPTURE(part);
-  try {
-    f();
-    FAIL_CHECK("no error");
-  } catch (const Error& e) {
-    CHECK_MESSAGE(e.status() == status, e.what());
-    CHECK_MESSAGE(std::string(e.what()).find(part) != std::string::npos, e.what());
-  }
-}
 
 // As in tests/oracle/volumes.py.
 std::vector<float> make(const std::string& kind, int64_t nx, int64_t ny, int64_t nz, uint32_t seed) {

@@ -14,6 +14,7 @@
 #include "loaders/error.h"
 #include "loaders/sha256.h"
 #include "loaders/volume.h"
+#include "tests/expect_error.h"
 #include "tests/support.h"
 
 using bg::Error;
@@ -21,17 +22,6 @@ using bg::Status;
 using bg::Volume;
 
 namespace {
-
-void expect_error(const std::function<void()>& f, Status status, const std::string& part) {
-  CAPTURE(part);
-  try {
-    f();
-    FAIL_CHECK("no error");
-  } catch (const Error& e) {
-    CHECK_MESSAGE(e.status() == status, e.what());
-    CHECK_MESSAGE(std::string(e.what()).find(part) != std::string::npos, e.what());
-  }
-}
 
 std::string gzipped(const std::string& bytes) {
   std::string out(compressBound(uLong(bytes.size())) + 64, 0);
