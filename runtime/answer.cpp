@@ -33,20 +33,31 @@ SelectorChoice choose_selector(const Model& m, const std::string& asked) {
   return s;
 }
 
+// The caller's options with what the model fixes.
+ImageOptions image_options(const Config& c, const MediumInput& in) {
+  ImageOptions o = in.image;
+  o.factor = c.vision.patch * c.vision.merge;
+  if (o.max_pixels == 0) o.max_pixels = c.preparation.image_tokens * 1024;
+  return o;
+}
+
+VolumeOptions volume_options(const Config& c, const MediumInput& in) {
+  VolumeOptions o = in.volume;
+  o.factor = c.vision.patch * c.vision.merge;
+  o.side = c.preparation.volume_side;
+  o.slices = c.preparation.volume_slices;
+  return o;
+}
+
 void shape(const Config& c, const SelectorChoice& s, const MediumInput& in, Medium& medium) {
   if (in.budget < 0) throw Error(Status::invalid_argument, "a token budget of " + std::to_string(in.budget) + ": it must be positive, or 0 for the model's own");
   if (in.budget > 0 && !s.enabled) throw Error(Status::invalid_argument, "no tokens are selected here, so there is no token budget");
   if (in.kind != MediumKind::image && c.plain_qwen())
     throw Error(Status::unsupported, std::string("this model (qwen3_vl) takes pictures and text; a ") + medium_name(in.kind) + " needs a breastgpt model");
-  const int64_t factor = c.vision.patch * c.vision.merge;
   if (in.kind == MediumKind::image) {
-    ImageOptions options = in.image;
-    options.factor = factor;
-    shape_image(c, s, {in.pixels.width, in.pixels.height}, options, in.budget, medium);
+    shape_image(c, s, {in.pixels.width, in.pixels.height}, image_options(c, in), in.budget, medium);
   } else if (in.kind == MediumKind::volume) {
-    VolumeOptions options = in.volume;
-    options.factor = factor;
-    shape_volume(c, s, in.voxels.nx, in.voxels.ny, in.voxels.nz, options, in.budget, medium);
+    shape_volume(c, s, in.voxels.nx, in.voxels.ny, in.voxels.nz, volume_options(c, in), in.budget, medium);
   } else {
     if (in.width != c.slide.feature_dim)
       throw Error(Status::invalid_argument, "slide features of width " + std::to_string(in.width) + "; this model takes " + std::to_string(c.slide.feature_dim) + " (CONCH v1.5)");
@@ -58,8 +69,8 @@ void shape(const Config& c, const SelectorChoice& s, const MediumInput& in, Medi
 // Host memory of the preparation: what the encoder reads, and what making it takes.
 uint64_t input_bytes(const Config& c, const MediumInput& in, const Medium& medium) {
   const uint64_t patches = uint64_t(medium.grid.patches() * patch_width(c)) * sizeof(float);
-  if (in.kind == MediumKind::image) return patches + preprocess_bytes(medium.image.source, in.image);
-  if (in.kind == MediumKind::volume) return patches + volume_bytes(in.voxels.nx, in.voxels.ny, in.voxels.nz, in.volume);
+  if (in.kind == MediumKind::image) return patches + preprocess_bytes(medium.image.source, image_options(c, in));
+  if (in.kind == MediumKind::volume) return patches + volume_bytes(in.voxels.nx, in.voxels.ny, in.voxels.nz, volume_options(c, in));
   return 0;
 }
 
@@ -67,15 +78,11 @@ uint64_t input_bytes(const Config& c, const MediumInput& in, const Medium& mediu
 std::vector<float> prepare(const Config& c, const MediumInput& in, Medium& medium) {
   std::vector<float> patches(size_t(medium.grid.patches() * patch_width(c)));
   if (in.kind == MediumKind::image) {
-    ImageOptions options = in.image;
-    options.factor = c.vision.patch * c.vision.merge;
-    medium.image = preprocess_image(patches.data(), in.pixels, options);
+    medium.image = preprocess_image(patches.data(), in.pixels, image_options(c, in));
     const size_t count = size_t(in.pixels.width) * size_t(in.pixels.height);
     medium.sha256 = in.pixels.rgb ? sha256_hex(in.pixels.rgb, count * 3) : sha256_hex(in.pixels.grey16, count * 2);
   } else if (in.kind == MediumKind::volume) {
-    VolumeOptions options = in.volume;
-    options.factor = c.vision.patch * c.vision.merge;
-    medium.volume = preprocess_volume(patches.data(), in.voxels, options);
+    medium.volume = preprocess_volume(patches.data(), in.voxels, volume_options(c, in));
     medium.sha256 = sha256_hex(in.voxels.data, size_t(in.voxels.nx * in.voxels.ny * in.voxels.nz) * sizeof(float));
   } else {
     medium.sha256 = sha256_hex(in.features, size_t(in.tiles * in.width) * sizeof(float));

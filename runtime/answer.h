@@ -59,7 +59,7 @@ struct Score {
 struct MediumInput {
   MediumKind kind = MediumKind::image;
   Pixels pixels;                 // image
-  ImageOptions image;
+  ImageOptions image;       // max_pixels 0: the model's
   Voxels voxels;                 // volume
   VolumeOptions volume;
   const float* features = nullptr;  // slide: (tiles, width)

@@ -53,7 +53,8 @@ bg::SessionOptions options_of(const bg_session_params* params, const bg::Model& 
 }
 
 bg::ImageOptions image_options_of(const bg_image_params& p) {
-  if (p.max_tokens < 1 || p.max_tokens > 65536) throw Error(Status::invalid_argument, "max tokens of a picture must be 1 … 65536, got " + std::to_string(p.max_tokens));
+  if (p.max_tokens < 0 || p.max_tokens > 65536)
+    throw Error(Status::invalid_argument, "max tokens of a picture must be 1 … 65536, or 0 for the model's own, got " + std::to_string(p.max_tokens));
   bg::ImageOptions o;
   o.max_pixels = p.max_tokens * 1024;
   o.prescale = !p.no_prescale;
@@ -170,7 +171,6 @@ bg_status bg_model_verify(const bg_model* model, const bg_callbacks* callbacks, 
 bg_image_params bg_image_params_default(void) {
   bg_image_params p{};
   p.struct_size = sizeof p;
-  p.max_tokens = 1024;
   return p;
 }
 

@@ -123,7 +123,7 @@ typedef struct bg_slide {
 typedef struct bg_image_params {
   size_t struct_size;
   int64_t token_budget;    /* kept tokens; 0: the model's (image_token_num) */
-  int64_t max_tokens;      /* tokens before selection: the picture is reduced to at most this × 1024 pixels; default 1024 */
+  int64_t max_tokens;      /* tokens before selection: the picture is reduced to at most this × 1024 pixels; 0: the model's (image_max_tokens, 1024 as published) */
   int no_prescale;         /* non-zero: leave out the first reduction to 1,048,576 pixels that the training pictures had */
   int pil_exact;           /* non-zero: 16-bit grey is clipped at 255 as PIL does, instead of windowed */
   int has_window;          /* 16-bit grey: use window_level and window_width instead of min … max */
@@ -134,7 +134,7 @@ BG_API bg_image_params bg_image_params_default(void);
 typedef struct bg_volume_params {
   size_t struct_size;
   int64_t token_budget;    /* kept tokens; 0: the model's (video_token_num) */
-  int no_prescale;         /* non-zero: leave out the preparation that training volumes had (longest side to 384, 48 slices, int16) */
+  int no_prescale;         /* non-zero: leave out the preparation that training volumes had (longest side to 384, 48 slices, as published; int16) */
   int has_window;          /* clip to level ± width/2 first */
   double window_level, window_width;
 } bg_volume_params;

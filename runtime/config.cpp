@@ -102,10 +102,12 @@ void check_vision(const Config::Vision& v, int64_t text_layers, const Checker& c
     if (block <= last) c.bad("DeepStack blocks are not in ascending order");
     last = block;
   }
-  c.range("min pixels", v.min_pixels, 0, INT64_C(1) << 40);
-  c.range("max pixels", v.max_pixels, 0, INT64_C(1) << 40);
-  if (v.max_pixels > 0 && v.min_pixels > v.max_pixels) c.bad("min pixels " + std::to_string(v.min_pixels) + " are above max pixels " +
-      std::to_string(v.max_pixels));
+}
+
+void check_preparation(const Config::Preparation& p, const Checker& c) {
+  c.range("image_max_tokens", p.image_tokens, 1, 65536);
+  c.range("volume_side", p.volume_side, 1, 4096);
+  c.range("volume_slices", p.volume_slices, 3, 4096);
 }
 
 void check_breastgpt(const Config& config, const Checker& c) {
@@ -147,6 +149,7 @@ void check_config(const Config& config, const std::string& where) {
     c.unsupported("model_type is \"" + config.model_type.substr(0, 64) + "\", expected breastgpt or qwen3_vl");
   check_text(config.text, c);
   check_vision(config.vision, config.text.layers, c);
+  check_preparation(config.preparation, c);
   if (!config.plain_qwen()) check_breastgpt(config, c);
   if (config.plain_qwen() && config.selector.enabled) c.bad("a qwen3_vl model with token selection");
 

@@ -32,8 +32,12 @@ struct Config {
     int64_t patch = 16, temporal_patch = 2, merge = 2;         // .patch_size, .temporal_patch_size, .spatial_merge_size
     int64_t positions = 0;                                     // .num_position_embeddings, a square
     std::vector<int64_t> deepstack;                            // .deepstack_visual_indexes, ascending
-    int64_t min_pixels = 0, max_pixels = 0;                    // preprocessor_config.json, pixels; 0: not stated
   } vision;
+
+  struct Preparation {                                         // what media are brought to, as the training data were
+    int64_t image_tokens = 1024;                               // image_max_tokens: a picture has at most this many tokens before selection
+    int64_t volume_side = 384, volume_slices = 48;             // volume_side, volume_slices: voxels of the longest side, slices
+  } preparation;
 
   struct Slide {                                               // only in model_type breastgpt
     int64_t feature_dim = 768, layers = 3, heads = 8;          // feature_dim, long_net_layers, long_net_heads

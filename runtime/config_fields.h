@@ -34,8 +34,9 @@ void visit_config(C& c, V&& v) {
   v.integer("breastgpt.vision.spatial_merge_size", c.vision.merge);
   v.integer("breastgpt.vision.position_count", c.vision.positions);
   v.integers("breastgpt.vision.deepstack_layers", c.vision.deepstack);
-  v.integer("breastgpt.vision.min_pixels", c.vision.min_pixels);
-  v.integer("breastgpt.vision.max_pixels", c.vision.max_pixels);
+  v.integer("breastgpt.preparation.image_tokens", c.preparation.image_tokens);
+  v.integer("breastgpt.preparation.volume_side", c.preparation.volume_side);
+  v.integer("breastgpt.preparation.volume_slices", c.preparation.volume_slices);
 
   if (!c.plain_qwen()) {
     v.integer("breastgpt.slide.feature_length", c.slide.feature_dim);

@@ -15,7 +15,6 @@
 namespace bg {
 namespace {
 
-constexpr int64_t training_side = 384, training_slices = 48;  // what the training volumes were brought to, and the most that the model is given
 constexpr int64_t frame_pixels = 786432;                      // most pixels of a frame
 constexpr int64_t largest_side = int64_t(1) << 20;            // voxels; three of them multiply within 63 bits
 constexpr int64_t largest_aspect = 200;
@@ -24,9 +23,9 @@ constexpr int64_t largest_aspect = 200;
 
 std::string text(int64_t x, int64_t y, int64_t z) { return std::to_string(x) + "x" + std::to_string(y) + "x" + std::to_string(z); }
 
-// Step 0: n·384/longest, rounded half to even; never below 1.
-int64_t prepared_side(int64_t n, int64_t longest) {
-  return std::max<int64_t>(1, int64_t(std::nearbyint(double(n * training_side) / double(longest))));
+// Step 0: n·side/longest, rounded half to even; never below 1.
+int64_t prepared_side(int64_t n, int64_t side, int64_t longest) {
+  return std::max<int64_t>(1, int64_t(std::nearbyint(double(n * side) / double(longest))));
 }
 
 struct Range {
@@ -76,16 +75,16 @@ Limits window_limits(const VolumeOptions& o) {
 }
 
 // Step 0 on checked voxels.
-std::vector<int16_t> prepare(const Voxels& v) {
+std::vector<int16_t> prepare(const Voxels& v, const VolumeOptions& o) {
   const int64_t longest = std::max({v.nx, v.ny, v.nz});
-  const Size in{v.nx, v.ny}, out{prepared_side(v.nx, longest), prepared_side(v.ny, longest)};
-  const int64_t between = prepared_side(v.nz, longest);  // slices after the first average
+  const Size in{v.nx, v.ny}, out{prepared_side(v.nx, o.side, longest), prepared_side(v.ny, o.side, longest)};
+  const int64_t between = prepared_side(v.nz, o.side, longest);  // slices after the first average
   const size_t area = size_t(out.width * out.height);
   std::vector<float> slice(area), sum(area);
-  std::vector<int16_t> prepared(area * size_t(training_slices));
+  std::vector<int16_t> prepared(area * size_t(o.slices));
   int64_t held = -1;  // the slice that `slice` holds: neighbouring spans may share one
-  for (int64_t k = 0; k < training_slices; ++k) {
-    const Span z = area_span(k, between, training_slices);
+  for (int64_t k = 0; k < o.slices; ++k) {
+    const Span z = area_span(k, between, o.slices);
     std::fill(sum.begin(), sum.end(), 0.0f);
     for (int64_t j = z.first; j < z.end; ++j) {
       if (j != held) area_slice(slice.data(), v.data, in, out, area_span(j, v.nz, between));
@@ -160,17 +159,17 @@ VolumeSteps plan_volume(int64_t nx, int64_t ny, int64_t nz, const VolumeOptions&
   VolumeSteps s;
   for (size_t i = 0; i < 3; ++i) {
     s.source[i] = n[i];
-    s.prepared[i] = !options.prescale ? n[i] : i == 2 ? training_slices : prepared_side(n[i], longest);
+    s.prepared[i] = !options.prescale ? n[i] : i == 2 ? options.slices : prepared_side(n[i], options.side, longest);
   }
   // Step 3. Truncation in double: 383 occurs for some heights, as in the reference.
   const int64_t w = s.prepared[0], h = s.prepared[1], d = s.prepared[2];
   if (std::max(w, h) > largest_aspect * std::min(w, h)) {
     invalid("volume of " + text(nx, ny, nz) + " voxels: one side of a slice is more than 200 times the other; crop it");
   }
-  const double scale = std::min({double(training_side) / double(h), double(training_side) / double(w), 1.0});
+  const double side = double(options.side), scale = std::min({side / double(h), side / double(w), 1.0});
   s.trilinear[0] = int64_t(double(w) * scale);
   s.trilinear[1] = int64_t(double(h) * scale);
-  s.trilinear[2] = std::max<int64_t>(std::min(d, training_slices) / 3 * 3, 3);
+  s.trilinear[2] = std::max<int64_t>(std::min(d, options.slices) / 3 * 3, 3);
   if (std::max(s.trilinear[0], s.trilinear[1]) > largest_aspect * std::min(s.trilinear[0], s.trilinear[1])) {  // truncation may raise the aspect
     invalid("volume of " + text(nx, ny, nz) + " voxels: one side of a slice is more than 200 times the other; crop it");
   }
@@ -189,11 +188,11 @@ size_t volume_bytes(int64_t nx, int64_t ny, int64_t nz, const VolumeOptions& opt
   return prepared + std::max(averages, taps + frames + FrameResize::bytes({s.trilinear[0], s.trilinear[1]}, s.frame));
 }
 
-std::vector<int16_t> prepare_volume(const Voxels& voxels) {
-  plan_volume(voxels.nx, voxels.ny, voxels.nz, {});
+std::vector<int16_t> prepare_volume(const Voxels& voxels, const VolumeOptions& options) {
+  plan_volume(voxels.nx, voxels.ny, voxels.nz, options);
   check_voxels(voxels);
   check_units(range_of(voxels.data, size_t(voxels.nx * voxels.ny * voxels.nz)));
-  return prepare(voxels);
+  return prepare(voxels, options);
 }
 
 VolumeSteps preprocess_volume(float* patches, const Voxels& voxels, const VolumeOptions& options) {
@@ -204,7 +203,7 @@ VolumeSteps preprocess_volume(float* patches, const Voxels& voxels, const Volume
   Limits clip{-HUGE_VALF, HUGE_VALF};
   if (options.has_window) clip = window_limits(options);
   std::vector<int16_t> prepared;
-  if (options.prescale) prepared = prepare_volume(voxels);
+  if (options.prescale) prepared = prepare_volume(voxels, options);
   else check_voxels(voxels);
   const Source source{options.prescale ? prepared.data() : nullptr, voxels.data, size_t(s.prepared[0] * s.prepared[1])};
   const Range range = source.range(size_t(s.prepared[2]));

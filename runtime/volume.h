@@ -15,7 +15,9 @@ struct Voxels {  // borrowed, (nz, ny, nx) float32
 };
 
 struct VolumeOptions {
-  bool prescale = true;      // step 0: longest side → 384, z → 48, int16
+  bool prescale = true;      // step 0: longest side → side, z → slices, int16
+  int64_t side = 384;        // voxels; also the most that the model is given (volume_side)
+  int64_t slices = 48;       // the same along z (volume_slices)
   bool has_window = false;   // step 1
   double level = 0, width = 0;
   int64_t factor = 32;       // patch 16 × merge 2
@@ -32,8 +34,8 @@ struct VolumeSteps {                    // what was done; every resize can be ma
 };
 
 VolumeSteps plan_volume(int64_t nx, int64_t ny, int64_t nz, const VolumeOptions& options);      // sizes only; throws Error for nonsense
-// Step 0 alone: (48, prepared y, prepared x) int16, both area averages in the order of torch's F.interpolate(mode="area") on one CPU thread.
-std::vector<int16_t> prepare_volume(const Voxels& voxels);
+// Step 0 alone: (slices, prepared y, prepared x) int16, both area averages in the order of torch's F.interpolate(mode="area") on one CPU thread.
+std::vector<int16_t> prepare_volume(const Voxels& voxels, const VolumeOptions& options);
 size_t volume_bytes(int64_t nx, int64_t ny, int64_t nz, const VolumeOptions& options);          // upper bound held at once beyond the output
 VolumeSteps preprocess_volume(float* patches, const Voxels& voxels, const VolumeOptions& options);
 

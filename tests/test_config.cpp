@@ -68,7 +68,7 @@ std::string said_by(const std::function<void()>& f) {
 TEST_CASE("config: every field returns from the weights file") {
   Config c = published_8b();
   c.text.rope_theta = 12345.678901234;  // not a float: kept as f64
-  c.vision.min_pixels = 1024, c.vision.max_pixels = int64_t(1) << 33;
+  c.preparation = {24, 96, 12};
   c.slide = {96, 2, 4};
   c.selector = {"ConceptSelector", true, false, 5, 6, 7};
   const TempDir dir;
@@ -97,8 +97,9 @@ TEST_CASE("config: every field returns from the weights file") {
   CHECK(r.vision.heads == 16);
   CHECK(r.vision.positions == 2304);
   CHECK(r.vision.deepstack == c.vision.deepstack);
-  CHECK(r.vision.min_pixels == 1024);
-  CHECK(r.vision.max_pixels == int64_t(1) << 33);
+  CHECK(r.preparation.image_tokens == 24);
+  CHECK(r.preparation.volume_side == 96);
+  CHECK(r.preparation.volume_slices == 12);
   CHECK(r.slide.feature_dim == 96);
   CHECK(r.slide.layers == 2);
   CHECK(r.slide.heads == 4);
@@ -143,7 +144,7 @@ TEST_CASE("config: a key that is missing or of another type is named") {
     void sections(const char* k, const int64_t (&)[3]) { keys.insert(k); }
   } all;
   visit_config(c, all);
-  CHECK(all.keys.size() == 41);
+  CHECK(all.keys.size() == 42);
   for (const std::string& key : all.keys) {
     CHECK_SAYS(complaint("breastgpt", key), "x.gguf: key \"" + key + "\" is missing");
     CHECK_SAYS(complaint("breastgpt", "", key, [](GgufHeader& h, const char* k) { h.texts(k, {"x"}); }), "x.gguf: key \"" + key + "\" is an array of string");
@@ -199,9 +200,9 @@ TEST_CASE("config: relations between the sizes") {
       {[](Config& c) { c.text.layers = 2; }, "3 DeepStack levels, but only 2 text layers"},
       {[](Config& c) { c.vision.deepstack = {8, 27}; }, "DeepStack block is 27, expected 0 to 26"},
       {[](Config& c) { c.vision.deepstack = {8, 8}; }, "not in ascending order"},
-      {[](Config& c) { c.vision.min_pixels = -1; }, "min pixels is -1"},
-      {[](Config& c) { c.vision.min_pixels = 9, c.vision.max_pixels = 8; }, "min pixels 9 are above max pixels 8"},
-      {[=](Config& c) { c.vision.max_pixels = huge; }, "max pixels is"},
+      {[](Config& c) { c.preparation.image_tokens = 0; }, "image_max_tokens is 0"},
+      {[](Config& c) { c.preparation.volume_side = 0; }, "volume_side is 0"},
+      {[=](Config& c) { c.preparation.volume_slices = huge; }, "volume_slices is"},
       {[](Config& c) { c.slide.feature_dim = 0; }, "slide feature_dim is 0"},
       {[](Config& c) { c.slide.layers = 0; }, "long_net_layers is 0"},
       {[](Config& c) { c.slide.heads = 7; }, "long_net_heads 7 does not divide slide feature_dim 768"},

@@ -134,8 +134,9 @@ TEST_CASE("convert: hashes, sources, tokenizer; the same input gives the same by
   CHECK(tokens.back() == "[PAD" + std::to_string(tokens.size() - 1) + "]");
   CHECK(types.back() == 3);
   CHECK(f.integer("tokenizer.ggml.eos_token_id") == c.tokens.stop.front());
-  CHECK(c.vision.min_pixels == 1024);
-  CHECK(c.vision.max_pixels == 1048576);
+  CHECK(c.preparation.image_tokens == 1024);
+  CHECK(c.preparation.volume_side == 384);
+  CHECK(c.preparation.volume_slices == 48);
 }
 
 TEST_CASE("convert: optional prefixes, the learned selector, tied and resized variants") {
@@ -216,20 +217,16 @@ TEST_CASE("convert: the configuration's two layouts, defaults, and the small fil
   CHECK(c.selector.image_tokens == 64);
   CHECK(c.selector.slide_tokens == 128);
   CHECK(c.slide.heads == 8);
-  // generation_config.json: one number, or none; min and max pixels in the older layout; three homes of the chat template.
+  // generation_config.json: one number, or none; three homes of the chat template.
   c = read_config(convert_edited([](TestCheckpoint& t) {
     t.files["generation_config.json"] = "{\"eos_token_id\": 696}";
-    t.files["preprocessor_config.json"] = "{\"min_pixels\": 3136, \"max_pixels\": 12845056, \"patch_size\": 16}";
   }));
   CHECK(c.tokens.stop == std::vector<int32_t>{696});
-  CHECK(c.vision.min_pixels == 3136);
-  CHECK(c.vision.max_pixels == 12845056);
   c = read_config(convert_edited([](TestCheckpoint& t) {
     t.files.erase("generation_config.json");
     t.files.erase("preprocessor_config.json");
   }));
   CHECK(c.tokens.stop == std::vector<int32_t>{696, 694});
-  CHECK(c.vision.max_pixels == 0);
   CHECK_FALSE(convert_edited([](TestCheckpoint&) {}).has("tokenizer.chat_template"));
   CHECK(convert_edited([](TestCheckpoint& t) { t.files["chat_template.jinja"] = "{{ a }}", t.files["tokenizer_config.json"] = "{\"chat_template\": \"b\"}"; }).text("tokenizer.chat_template") == "{{ a }}");
   CHECK(convert_edited([](TestCheckpoint& t) { t.files["chat_template.json"] = "{\"chat_template\": \"{{ c }}\"}"; }).text("tokenizer.chat_template") == "{{ c }}");

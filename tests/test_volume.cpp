@@ -123,7 +123,7 @@ TEST_CASE("volume: preparation equals torch's area averages exactly") {
     CAPTURE(seed);
     ++count;
     const std::vector<float> v = make(kind, nx, ny, nz, seed);
-    const std::vector<int16_t> p = bg::prepare_volume({nx, ny, nz, v.data()});
+    const std::vector<int16_t> p = bg::prepare_volume({nx, ny, nz, v.data()}, {});
     CHECK(p.size() == size_t(px * py * 48));
     CHECK(bg::sha256_hex(p.data(), p.size() * sizeof(int16_t)) == hash);
     if (nx == 384) CHECK(std::equal(p.begin(), p.end(), v.begin()));  // the identity on what was prepared already

@@ -17,7 +17,7 @@ const std::vector<Option> kSessionOptions = {
     {"--volume-tokens", "N", "tokens kept of each volume; default: the model's"},
     {"--slide-tokens", "N", "tokens kept of each slide; default: the model's"},
     {"--selector", "NAME", "coverage, coverage-text, concept, none; default: the model's"},
-    {"--max-image-tokens", "N", "tokens of a picture before selection, 1024 pixels each; default 1024"},
+    {"--max-image-tokens", "N", "tokens of a picture before selection, 1024 pixels each; default: the model's"},
     {"--max-pixels", "N", "refuse pictures with more pixels; default 200000000"},
     {"--window", "L,W", "level and width for volumes and 16-bit grey pictures; default: their own range"},
     {"--pil-exact", "", "16-bit grey pictures: clip at 255 as the reference does"},
@@ -130,7 +130,7 @@ bg_session_params session_params(const Options& options, std::vector<std::string
 bg_image_params image_params(const Options& options) {
   bg_image_params p = bg_image_params_default();
   p.token_budget = options.integer("--image-tokens", 0, 1, 65536);
-  p.max_tokens = options.integer("--max-image-tokens", p.max_tokens, 1, 65536);
+  p.max_tokens = options.integer("--max-image-tokens", 0, 1, 65536);
   p.no_prescale = options.has("--no-prescale");
   p.pil_exact = options.has("--pil-exact");
   p.has_window = read_window(options, p.window_level, p.window_width);

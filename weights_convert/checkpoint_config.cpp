@@ -160,6 +160,9 @@ void read_breastgpt(Config& config, const Object& c) {
   config.selector.volume_tokens = c.integer("video_token_num", 128);
   config.selector.slide_tokens = c.integer("histo_token_num", 128);
   config.tokens.slide_pad = c.token("histo_token_id", 151669);
+  config.preparation.image_tokens = c.integer("image_max_tokens", 1024);
+  config.preparation.volume_side = c.integer("volume_side", 384);
+  config.preparation.volume_slices = c.integer("volume_slices", 48);
 }
 
 void read_config_json(Config& config, const Folder& folder, int64_t vocab) {
@@ -194,22 +197,14 @@ void check_preprocessor(const Object& c, const Config::Vision& v) {
   }
 }
 
-void read_preprocessors(Config::Vision& v, const Folder& folder) {
+void check_preprocessors(const Config::Vision& v, const Folder& folder) {
   if (folder.has("video_preprocessor_config.json")) {
     const json root = folder.read("video_preprocessor_config.json");
     check_preprocessor(Object(root, folder.path("video_preprocessor_config.json")), v);
   }
   if (!folder.has("preprocessor_config.json")) return;
   const json root = folder.read("preprocessor_config.json");
-  const Object c(root, folder.path("preprocessor_config.json"));
-  check_preprocessor(c, v);
-  if (c.has("size")) {  // pixels, in spite of the names
-    const Object size = c.child("size");
-    v.min_pixels = size.integer("shortest_edge", 0);
-    v.max_pixels = size.integer("longest_edge", 0);
-  }
-  v.min_pixels = c.integer("min_pixels", v.min_pixels);
-  v.max_pixels = c.integer("max_pixels", v.max_pixels);
+  check_preprocessor(Object(root, folder.path("preprocessor_config.json")), v);
 }
 
 std::string read_chat_template(const Folder& folder) {
@@ -292,7 +287,7 @@ CheckpointConfig read_checkpoint_config(const std::string& path, int64_t vocab) 
   CheckpointConfig all;
   const Folder folder(path, all.files);
   read_config_json(all.config, folder, vocab);
-  read_preprocessors(all.config.vision, folder);
+  check_preprocessors(all.config.vision, folder);
   read_tokenizer(all, folder);
   read_stop_tokens(all, folder);
   all.chat_template = read_chat_template(folder);
