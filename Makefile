@@ -36,7 +36,8 @@ LEFT_OUT := $(if $(filter 0,$(JPEG)),loaders/image_jpeg.cpp) $(if $(filter 0,$(T
 SHARED := loaders/mapped_file.cpp loaders/sha256.cpp loaders/cursor.cpp runtime/boxes.cpp runtime/evidence.cpp
 FILES := $(filter-out $(LOADERS_CORE) $(LEFT_OUT),$(wildcard loaders/*.cpp))
 CONVERT := $(filter-out weights_convert/main.cpp,$(wildcard weights_convert/*.cpp))
-CLI := $(wildcard tools/*.cpp)
+CLI := $(wildcard tools/*.cpp tools/bench/*.cpp)
+STAGE := $(wildcard tools/stage/*.cpp) tools/options.cpp
 TESTS := $(wildcard tests/*.cpp)
 
 obj = $(patsubst %.cpp,$(B)/%.o,$(1))
@@ -86,6 +87,9 @@ $(FILES_SO): $(FILES_OBJ) $(CORE_SO) $(call obj,$(SHARED))
 $(B)/breastgpt: $(call obj,$(CLI)) $(FILES_LIB) $(CORE_LIB)
 	@echo link $@
 	@$(CXX) $^ -o $@ $(LDFLAGS) $(FILES_LIBS) -lutf8proc
+$(B)/breastgpt-stage: $(call obj,$(STAGE)) $(FILES_LIB) $(CORE_LIB)
+	@echo link $@
+	@$(CXX) $^ -o $@ $(LDFLAGS) $(FILES_LIBS) -lutf8proc
 $(B)/breastgpt-convert: $(call obj,weights_convert/main.cpp) $(CONVERT_OBJ) $(FILES_LIB) $(CORE_LIB)
 	@echo link $@
 	@$(CXX) $^ -o $@ $(LDFLAGS) -lutf8proc
@@ -100,7 +104,7 @@ $(B)/bench: $(call obj,tests/bench/bench.cpp) $(CORE_LIB)
 	@$(CXX) $^ -o $@ $(LDFLAGS) -lutf8proc
 
 lib: $(CORE_LIB) $(FILES_LIB) $(CORE_SO) $(FILES_SO)
-cli: $(B)/breastgpt $(B)/breastgpt-convert
+cli: $(B)/breastgpt $(B)/breastgpt-convert $(B)/breastgpt-stage
 
 JOBS := -j$(shell nproc)
 demo: deps
@@ -124,7 +128,7 @@ bench: deps
 
 install: lib cli
 	install -d $(DESTDIR)$(PREFIX)/{bin,lib/pkgconfig,include,share/doc/breastgpt}
-	install -m755 $(B)/breastgpt $(B)/breastgpt-convert $(DESTDIR)$(PREFIX)/bin/
+	install -m755 $(B)/breastgpt $(B)/breastgpt-convert $(B)/breastgpt-stage $(DESTDIR)$(PREFIX)/bin/
 	install -m644 $(CORE_LIB) $(FILES_LIB) $(CORE_SO) $(FILES_SO) $(DESTDIR)$(PREFIX)/lib/
 	for l in breastgpt breastgpt_files; do ln -sf lib$$l.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/lib$$l.so.$(SOVERSION); ln -sf lib$$l.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/lib$$l.so; done
 	install -m644 runtime/breastgpt.h runtime/breastgpt_files.h $(DESTDIR)$(PREFIX)/include/
