@@ -20,15 +20,17 @@ inline std::string shell_quoted(const std::string& s) {
   return out + "'";
 }
 
-inline CliResult breastgpt(const std::vector<std::string>& args, const std::string& input = "/dev/null") {
+inline CliResult program(const std::string& name, const std::vector<std::string>& args, const std::string& input = "/dev/null") {
   static TempDir folder;
   const char* build = std::getenv("BG_BUILD");
-  std::string command = shell_quoted(std::string(build ? build : "build/release") + "/breastgpt");
+  std::string command = shell_quoted(std::string(build ? build : "build/release") + "/" + name);
   for (const std::string& a : args) command += " " + shell_quoted(a);
   command += " < " + shell_quoted(input) + " > " + shell_quoted(folder.file("out")) + " 2> " + shell_quoted(folder.file("err"));
   const int status = std::system(command.c_str());
   return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_file(folder.file("out")), read_file(folder.file("err"))};
 }
+
+inline CliResult breastgpt(const std::vector<std::string>& args, const std::string& input = "/dev/null") { return program("breastgpt", args, input); }
 
 inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 

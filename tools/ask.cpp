@@ -182,7 +182,7 @@ Json turn_json(const bg_answer& a) {
 }  // namespace
 
 int run_ask(int argc, char** argv) {
-  const Options o("ask", "-m model.gguf [--image a.png] [--volume b.nii.gz] [--slide c.h5] [options] \"question\" [\"next question\" ...]", with_session_options(kOwnOptions), argc, argv);
+  const Options o("breastgpt ask", "-m model.gguf [--image a.png] [--volume b.nii.gz] [--slide c.h5] [options] \"question\" [\"next question\" ...]", with_session_options(kOwnOptions), argc, argv);
   if (o.help()) {
     std::printf("%s\nMedia come before the question, or where it says <image>, <volume> or <slide>. Further questions continue the conversation.\n", o.help_text().c_str());
     return kOk;

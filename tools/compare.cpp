@@ -77,7 +77,7 @@ std::string describe(const Json& line) {
 }  // namespace
 
 int run_compare(int argc, char** argv) {
-  const Options o("compare", "[--tolerance X] A B", {{"--tolerance", "X", "accept ‖a−b‖/‖b‖ up to X where both traces have data; default 0: equal bits"}}, argc, argv);
+  const Options o("breastgpt compare", "[--tolerance X] A B", {{"--tolerance", "X", "accept ‖a−b‖/‖b‖ up to X where both traces have data; default 0: equal bits"}}, argc, argv);
   if (o.help()) {
     std::printf("%s\nA and B are folders written by breastgpt ask --trace. Exit code 0: equal, 3: they part.\n", o.help_text().c_str());
     return kOk;

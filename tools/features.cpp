@@ -68,7 +68,7 @@ int convert(const std::string& from, const std::string& to) {
 }  // namespace
 
 int run_features(int argc, char** argv) {
-  const Options o("features", "info FILE | convert IN OUT\n\nFILE, IN: Trident or CLAM .h5, or .safetensors. OUT: .h5 (as Trident writes it) or .safetensors.", {}, argc, argv);
+  const Options o("breastgpt features", "info FILE | convert IN OUT\n\nFILE, IN: Trident or CLAM .h5, or .safetensors. OUT: .h5 (as Trident writes it) or .safetensors.", {}, argc, argv);
   if (o.help()) {
     std::printf("%s", o.help_text().c_str());
     return kOk;

@@ -27,7 +27,7 @@ int is_cancelled(void*) { return interrupted(); }
 }  // namespace
 
 int run_info(int argc, char** argv) {
-  const Options o("info", "[model.gguf]", kModelOption, argc, argv);
+  const Options o("breastgpt info", "[model.gguf]", kModelOption, argc, argv);
   if (o.help()) {
     std::printf("%s", o.help_text().c_str());
     return kOk;
@@ -53,7 +53,7 @@ int run_info(int argc, char** argv) {
 }
 
 int run_plan(int argc, char** argv) {
-  const Options o("plan", "-m model.gguf [--image a.png] [--volume b.nii.gz] [--slide c.h5] [options] \"question\"", with_session_options({}), argc, argv);
+  const Options o("breastgpt plan", "-m model.gguf [--image a.png] [--volume b.nii.gz] [--slide c.h5] [options] \"question\"", with_session_options({}), argc, argv);
   if (o.help()) {
     std::printf("%s", o.help_text().c_str());
     return kOk;
@@ -81,7 +81,7 @@ int run_plan(int argc, char** argv) {
 }
 
 int run_verify(int argc, char** argv) {
-  const Options o("verify", "model.gguf", kModelOption, argc, argv);
+  const Options o("breastgpt verify", "model.gguf", kModelOption, argc, argv);
   if (o.help()) {
     std::printf("%s", o.help_text().c_str());
     return kOk;

@@ -32,7 +32,7 @@ Options::Options(const std::string& command, const std::string& usage, const std
       has_value = true;
     }
     const auto found = std::find_if(table_.begin(), table_.end(), [&](const Option& o) { return arg == o.name || (*o.short_name && arg == o.short_name); });
-    if (found == table_.end()) throw Failure{kUsage, "unknown option " + arg + "; see breastgpt " + command_ + " --help"};
+    if (found == table_.end()) throw Failure{kUsage, "unknown option " + arg + "; see " + command_ + " --help"};
     const bool wants_value = *found->value;
     if (!wants_value && has_value) throw Failure{kUsage, arg + " takes no value"};
     if (wants_value && !has_value) {
@@ -45,7 +45,7 @@ Options::Options(const std::string& command, const std::string& usage, const std
 }
 
 std::string Options::help_text() const {
-  std::string out = "usage: breastgpt " + command_ + " " + usage_ + "\n\n";
+  std::string out = "usage: " + command_ + " " + usage_ + "\n\n";
   for (const Option& o : table_) {
     std::string left = "  " + std::string(*o.short_name ? std::string(o.short_name) + ", " : "") + o.name + (*o.value ? " " : "") + o.value;
     left.resize(std::max<size_t>(left.size() + 2, 30), ' ');
@@ -93,7 +93,7 @@ uint64_t Options::bytes(const std::string& name) const {
 }
 
 std::string Options::required(const std::string& name) const {
-  if (!has(name)) throw Failure{kUsage, name + " is missing; see breastgpt " + command_ + " --help"};
+  if (!has(name)) throw Failure{kUsage, name + " is missing; see " + command_ + " --help"};
   return text(name);
 }
 

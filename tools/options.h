@@ -27,7 +27,7 @@ struct Option {
 
 class Options {
  public:
-  // Throws Failure{kUsage} for an unknown option, a missing value, or a value given to a switch.
+  // command: as typed, "breastgpt ask". Throws Failure{kUsage} for an unknown option, a missing value, or a value given to a switch.
   Options(const std::string& command, const std::string& usage, const std::vector<Option>& table, int argc, char** argv);
 
   bool help() const { return help_; }
@@ -63,6 +63,7 @@ int run_info(int argc, char** argv);
 int run_verify(int argc, char** argv);
 int run_compare(int argc, char** argv);
 int run_features(int argc, char** argv);
+int run_bench(int argc, char** argv);
 
 // Set by SIGINT and SIGTERM; polled through the cancel callback.
 bool interrupted();
