@@ -36,7 +36,8 @@ LEFT_OUT := $(if $(filter 0,$(JPEG)),loaders/image_jpeg.cpp) $(if $(filter 0,$(T
 SHARED := loaders/mapped_file.cpp loaders/sha256.cpp loaders/cursor.cpp runtime/boxes.cpp runtime/evidence.cpp
 FILES := $(filter-out $(LOADERS_CORE) $(LEFT_OUT),$(wildcard loaders/*.cpp))
 CONVERT := $(filter-out weights_convert/main.cpp,$(wildcard weights_convert/*.cpp))
-CLI := $(wildcard tools/*.cpp tools/bench/*.cpp)
+CLI := $(wildcard tools/*.cpp)
+BENCH := $(wildcard tools/bench/*.cpp)
 STAGE := $(wildcard tools/stage/*.cpp) tools/options.cpp
 TESTS := $(wildcard tests/*.cpp)
 
@@ -45,6 +46,8 @@ CORE_OBJ := $(call obj,$(CORE)) $(foreach i,$(ISAS),$(patsubst %.isa.cpp,$(B)/%.
 FILES_OBJ := $(call obj,$(FILES))
 CONVERT_OBJ := $(call obj,$(CONVERT))
 
+# Of the program and of the tests; not installed.
+BENCH_LIB := $(B)/tools/bench.a
 CORE_LIB := $(B)/libbreastgpt.a
 FILES_LIB := $(B)/libbreastgpt_files.a
 CORE_SO := $(B)/libbreastgpt.so.$(VERSION)
@@ -52,7 +55,7 @@ FILES_SO := $(B)/libbreastgpt_files.so.$(VERSION)
 
 .PHONY: help deps lib cli demo test unit asan ubsan tsan bench install clean
 help:
-	@echo "make demo      install what is missing, build, answer a question about a real picture with a tiny model"
+	@echo "make demo      install what is missing, build, ask the demo model about an ultrasound, a slide and a volume"
 	@echo "make test      install what is missing, build, run every test"
 	@echo "make lib cli   the libraries and the programs, in $(B)/"
 	@echo "make asan | ubsan | tsan   the whole test suite under a sanitizer"
@@ -84,7 +87,9 @@ $(FILES_SO): $(FILES_OBJ) $(CORE_SO) $(call obj,$(SHARED))
 	@echo link $@
 	@$(CXX) -shared -Wl,-soname,libbreastgpt_files.so.$(SOVERSION) -Wl,-z,defs $(filter %.o,$^) -o $@ $(LDFLAGS) -L$(B) -lbreastgpt $(FILES_LIBS)
 	@ln -sf $(@F) $(B)/libbreastgpt_files.so.$(SOVERSION) && ln -sf $(@F) $(B)/libbreastgpt_files.so
-$(B)/breastgpt: $(call obj,$(CLI)) $(FILES_LIB) $(CORE_LIB)
+$(BENCH_LIB): $(call obj,$(BENCH))
+	@rm -f $@ && ar rcs $@ $^
+$(B)/breastgpt: $(call obj,$(CLI)) $(BENCH_LIB) $(FILES_LIB) $(CORE_LIB)
 	@echo link $@
 	@$(CXX) $^ -o $@ $(LDFLAGS) $(FILES_LIBS) -lutf8proc
 $(B)/breastgpt-stage: $(call obj,$(STAGE)) $(FILES_LIB) $(CORE_LIB)
@@ -96,7 +101,7 @@ $(B)/breastgpt-convert: $(call obj,weights_convert/main.cpp) $(CONVERT_OBJ) $(FI
 $(B)/tests/example.o: tests/example.c
 	@mkdir -p $(@D)
 	$(CC) -std=c99 -pedantic $(OPT) $(WARN) -I. -MMD -MP -c $< -o $@
-$(B)/tests/run: $(call obj,$(TESTS)) $(B)/tests/example.o $(CONVERT_OBJ) $(FILES_LIB) $(CORE_LIB)
+$(B)/tests/run: $(call obj,$(TESTS)) $(B)/tests/example.o $(CONVERT_OBJ) $(BENCH_LIB) $(FILES_LIB) $(CORE_LIB)
 	@echo link $@
 	@$(CXX) $^ -o $@ $(LDFLAGS) $(FILES_LIBS) -lutf8proc
 $(B)/bench: $(call obj,tests/bench/bench.cpp) $(CORE_LIB)

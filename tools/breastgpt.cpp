@@ -29,6 +29,7 @@ const Command kCommands[] = {
     {"info", tool::run_info, "what a weights file holds and what this machine runs"},
     {"verify", tool::run_verify, "recompute the SHA-256 of every tensor of a weights file"},
     {"features", tool::run_features, "what a slide's feature file holds, and its conversion (.h5, .safetensors)"},
+    {"bench", tool::run_bench, "answer a benchmark's items: predictions and a report"},
     {"compare", tool::run_compare, "find the first stage where two traces part"},
 };
 
