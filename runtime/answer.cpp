@@ -329,6 +329,19 @@ const Answer& Session::ask(const std::string& question, const Generation& genera
   return answer_;
 }
 
+void Session::given(const std::string& question, const std::string& answer) {
+  const Config::Tokens& t = model_->config.tokens;
+  const std::vector<int32_t> ids = model_->tokenizer.encode_with_special(answer);  // boxes and names have tokens of their own
+  for (const int32_t id : ids)
+    if (id == t.im_start || id == t.im_end || id == t.image_pad || id == t.video_pad || id == t.slide_pad || id == t.vision_start || id == t.vision_end ||
+        std::count(t.stop.begin(), t.stop.end(), id))
+      throw Error(Status::invalid_argument, "the given answer holds a token of the conversation's frame or of a medium, such as <|im_end|>; only box and object tokens may stand in it");
+  std::vector<Cell> cells = cells_with(question);
+  pending_.clear();
+  prompt_.answer(cells, ids);
+  transcript_ = std::move(cells);
+}
+
 std::vector<Score> Session::score(const std::string& question, const std::vector<std::string>& options) {
   const Model& m = *model_;
   if (options.size() < 2) throw Error(Status::invalid_argument, "at least two options are needed to choose between");

@@ -79,6 +79,8 @@ class Session {
   void add(const MediumInput& input);    // encodes a picture, volume or slide for the next question
   // on_text gets whole UTF-8 characters as they come; false stops the answer.
   const Answer& ask(const std::string& question, const Generation& generation, const std::function<bool(const std::string&)>& on_text);
+  // A turn that happened elsewhere: the question with what was added for it, and the answer it got. Nothing is generated.
+  void given(const std::string& question, const std::string& answer);
   // Scores given answers to a question; the conversation stays as it was before.
   std::vector<Score> score(const std::string& question, const std::vector<std::string>& options);
 

@@ -268,6 +268,10 @@ bg_status bg_session_ask(bg_session* session, const char* question, const bg_gen
   });
 }
 
+bg_status bg_session_given(bg_session* session, const char* question, const char* answer, bg_error* error) {
+  return bg::guarded(error, [&] { bg::required(session, "session")->session->given(bg::required(question, "question"), bg::required(answer, "answer")); });
+}
+
 bg_status bg_session_score(bg_session* session, const char* question, const char* const* options, int64_t count, const bg_score** scores, bg_error* error) {
   return bg::guarded(error, [&] {
     bg::required(scores, "scores");

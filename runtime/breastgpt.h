@@ -197,6 +197,10 @@ typedef int (*bg_text_callback)(void* user, const char* text, size_t bytes);
 BG_API bg_status bg_session_ask(bg_session* session, const char* question, const bg_generation* generation, bg_text_callback on_text, void* user, const bg_answer** answer,
                                 bg_error* error);
 
+/* A turn that happened before or elsewhere: the question, with the media added for it, and the answer that was given. Nothing is generated; the next question
+ * goes on from there. The answer may hold the model's box and object tokens ("<|box_start|>(1,2),(3,4)<|box_end|>"), but no other control token. */
+BG_API bg_status bg_session_given(bg_session* session, const char* question, const char* answer, bg_error* error);
+
 /* Scores given answers: exact log-likelihood of each option's tokens right after the prompt. The conversation stays as it was before. */
 typedef struct bg_score {   /* arrays of it are handed out: it will not grow */
   double logprob;           /* Σ natural logarithms over the option's tokens */

@@ -11,6 +11,7 @@
 #include <csignal>
 #include <thread>
 
+#include "runtime/breastgpt_files.h"
 #include "tests/bench_runs.h"
 
 using namespace bench_runs;
@@ -99,6 +100,42 @@ TEST_CASE("bench: an item is what ask answers") {
   }
   const Json j = Json::parse(breastgpt({"ask", "-m", model(), "--image", golden_path("tiny-images/grey.png"), "--system", "Screening.", "--choices", "A,B", "--json", r[1]["question"]}).out, nullptr, false);
   for (size_t i = 0; i < 2; ++i) CHECK(std::abs(j["turns"][0]["choices"][i]["probability"].get<double>() - r[1]["option_probabilities"][i].get<double>()) < 1e-9);
+}
+
+TEST_CASE("bench: earlier turns are given with their own media, the last one is asked") {
+  Json two = entry("<image>Is there a mass?", "yes", {"tiny-images/spots.png", "tiny-images/grey.png"}, {"mixed-media/plain.nii.gz"});
+  two["messages"].push_back({{"role", "user"}, {"content", "And in <image>?"}});
+  two["messages"].push_back({{"role", "assistant"}, {"content", "no"}});
+  const std::vector<Json> r = run_entries({two}, {"--max-tokens", "5"});
+  CHECK(r[0]["question"] == "And in <image>?");
+  CHECK(r[0]["reference"] == "no");
+
+  bg_model* model = nullptr;
+  bg_session* session = nullptr;
+  const bg_answer* answer = nullptr;
+  REQUIRE(bg_model_open(bench_runs::model().c_str(), &model, nullptr) == BG_OK);
+  REQUIRE(bg_session_open(model, nullptr, &session, nullptr) == BG_OK);
+  const auto add_image = [&](const char* path) {
+    bg_image_file* file = nullptr;
+    REQUIRE(bg_image_file_open(golden_path(path).c_str(), 0, &file, nullptr) == BG_OK);
+    REQUIRE(bg_session_add_image(session, bg_image_file_pixels(file), nullptr, nullptr) == BG_OK);
+    bg_image_file_close(file);
+  };
+  bg_volume_file* volume = nullptr;
+  bg_volume_params params = bg_volume_params_default();
+  params.no_prescale = 1;
+  REQUIRE(bg_volume_file_open(golden_path("mixed-media/plain.nii.gz").c_str(), &volume, nullptr) == BG_OK);
+  add_image("tiny-images/spots.png");
+  REQUIRE(bg_session_add_volume(session, bg_volume_file_voxels(volume), &params, nullptr) == BG_OK);  // no marker: before the first question
+  REQUIRE(bg_session_given(session, "<image>Is there a mass?", "yes", nullptr) == BG_OK);
+  add_image("tiny-images/grey.png");
+  bg_generation how = bg_generation_default();
+  how.max_tokens = 5;
+  REQUIRE(bg_session_ask(session, "And in <image>?", &how, nullptr, nullptr, &answer, nullptr) == BG_OK);
+  CHECK(r[0]["prediction"] == answer->text);
+  bg_volume_file_close(volume);
+  bg_session_close(session);
+  bg_model_close(model);
 }
 
 TEST_CASE("bench: roots") {

@@ -254,3 +254,18 @@ TEST_CASE("session: every refusal says what and why") {
   session.ask("Q", g, {});
   CHECK(message_of([&] { session.system("late"); }).find("before the first question") != std::string::npos);
 }
+
+TEST_CASE("session: a given turn stands in the prompt as if it had been answered here") {
+  const TinyCase tiny = tiny_case("8b-turns");
+  const Golden golden(golden_path("tiny-cases/8b-turns/golden.safetensors"));
+  Session session(tiny_model(tiny.checkpoint), options_with(2, 512));
+  session.system(tiny.system);
+  const Image image = load_image(tiny.images[0]);
+  session.add(input_of(image));
+  CHECK_THROWS_WITH_AS(session.given("<image>\nA mass?", "Yes.<|im_end|>"), doctest::Contains("only box and object tokens"), Error);
+  session.given(tiny.turns[0].text, tiny.turns[1].text);
+  Generation g;
+  g.max_tokens = 64;
+  const std::vector<int32_t> ids = session.ask(tiny.turns[2].text, g, {}).ids;
+  CHECK(std::vector<int64_t>(ids.begin(), ids.end()) == golden.integers("tokens"));
+}

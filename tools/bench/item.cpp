@@ -75,16 +75,18 @@ void read_messages(const Json& entry, Item& item) {
     const std::string content = text_of(field(message, "content"), what + ": \"content\"", kMostRecordText);
     if (role == "system" && at == 1)
       item.system = content;
-    else if (role == "user" && questions++ == answers)
+    else if (role == "user" && questions++ == answers) {
+      if (questions > 1) item.earlier.push_back({item.question, item.reference});
       item.question = content;
-    else if (role == "assistant" && ++answers == questions)
+    } else if (role == "assistant" && ++answers == questions)
       item.reference = content;
     else
       throw Refused{what + ": expected one system text at most, then user and assistant in turn"};
   }
-  // The public API cannot put given answers into a conversation, and answers of the model's own would make another benchmark of it.
-  if (questions > 1) throw Refused{std::to_string(questions) + " user turns; entries with one are answered"};
   if (answers == 0) throw Refused{"no assistant message to compare with"};
+  if (answers < questions) throw Refused{"the last question has no assistant message to compare with"};
+  for (const Item::Turn& turn : item.earlier)
+    if (turn.question.empty() || turn.answer.empty()) throw Refused{"an earlier question or answer is empty"};
   if (item.question.empty()) throw Refused{"the question is empty"};
   if (item.reference.empty()) throw Refused{"the reference answer is empty"};
 }
@@ -134,8 +136,12 @@ void read_objects(const Json& entry, Item& item) {
     for (int64_t medium : item.box_media)
       if (medium < 0 || medium >= count) throw Refused{"a box lies on a medium that is not there (" + std::to_string(count) + " images and videos; \"image_id\" counts from 0)"};
   }
-  const size_t names = count_of(item.question, "<ref-object>") + count_of(item.reference, "<ref-object>");
-  const size_t boxes = count_of(item.question, "<bbox>") + count_of(item.reference, "<bbox>");
+  const auto count = [&](const char* part) {
+    size_t n = count_of(item.question, part) + count_of(item.reference, part);
+    for (const Item::Turn& turn : item.earlier) n += count_of(turn.question, part) + count_of(turn.answer, part);
+    return n;
+  };
+  const size_t names = count("<ref-object>"), boxes = count("<bbox>");
   if (names != item.names.size()) throw Refused{std::to_string(names) + " <ref-object> for " + std::to_string(item.names.size()) + " names in \"ref\""};
   if (boxes != item.boxes.size()) throw Refused{std::to_string(boxes) + " <bbox> for " + std::to_string(item.boxes.size()) + " boxes in \"bbox\""};
 }
@@ -290,6 +296,10 @@ Expanded expand(const Item& item, const std::vector<MediumExtent>& media) {
     }
     return result;
   };
+  for (const Item::Turn& turn : item.earlier) {
+    std::string question = walk(turn.question, true, nullptr);
+    out.earlier.push_back({std::move(question), walk(turn.answer, true, nullptr)});
+  }
   out.question = walk(item.question, true, nullptr);
   out.reference = walk(item.reference, false, &out.boxes);
   return out;

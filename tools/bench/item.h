@@ -35,6 +35,10 @@ struct Item {
   std::string id, stage, modality, task;     // "unknown" where nothing says
   std::string template_id, vendor, density;  // "": not known
   std::string system, question, reference;   // as in the file: <ref-object> and <bbox> still stand
+  struct Turn {
+    std::string question, answer;
+  };
+  std::vector<Turn> earlier;                 // turns before the last one, which is asked: they are given to the model as they stand
   std::vector<std::string> images, videos;   // paths after Roots; an .h5 or .safetensors among the images is a slide
   std::vector<std::string> options;          // possible answers of a closed question
   std::vector<std::string> names;            // for <ref-object>, in order
@@ -55,6 +59,7 @@ Item read_item(const nlohmann::json& entry, const std::string& id, const std::st
 using MediumExtent = std::array<int64_t, 3>;
 
 struct Expanded {
+  std::vector<Item::Turn> earlier;  // questions and answers with all tokens, as in the training data
   std::string question;  // with <|object_ref_start|> … and <|box_start|> … as in the training data
   std::string reference; // without these tokens, as the runtime gives an answer's text
   std::vector<RecordBox> boxes;  // of the reference

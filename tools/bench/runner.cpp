@@ -60,19 +60,52 @@ void add(bg_session* session, const MediumFile& file, const RunnerSettings& sett
   }
 }
 
-// Pictures, slides and volumes in the order that "image_id" counts. A medium's pixels are given back before the next is opened.
-std::vector<MediumExtent> add_media(bg_session* session, const RunnerSettings& settings, const Item& item) {
+// Pictures and slides, then volumes: the order that "image_id" counts.
+std::vector<MediumFile> open_files(const Item& item, int64_t max_pixels) {
+  std::vector<MediumFile> files;
+  for (const std::string& path : item.images) files.push_back(open_medium(path, false, max_pixels));
+  for (const std::string& path : item.videos) files.push_back(open_medium(path, true, max_pixels));
+  return files;
+}
+
+std::vector<MediumExtent> extents_of(const std::vector<MediumFile>& files) {
   std::vector<MediumExtent> extents;
-  const auto open_and_add = [&](const std::string& path, bool video) {
-    const MediumFile file = open_medium(path, video, settings.max_pixels);
+  for (const MediumFile& file : files) {
     const bg_medium_size size = file.size();
     extents.push_back(file.kind == BG_SLIDE ? MediumExtent{0, 0, 0} : MediumExtent{size.width, size.height, size.depth});
-    add(session, file, settings);
-  };
-  for (const std::string& path : item.images) open_and_add(path, false);
-  for (const std::string& path : item.videos) open_and_add(path, true);
+  }
   return extents;
 }
+
+int64_t markers(const std::string& text, const std::vector<std::string>& names) {
+  int64_t n = 0;
+  for (const std::string& name : names)
+    for (size_t at = text.find(name); at != std::string::npos; at = text.find(name, at + name.size())) ++n;
+  return n;
+}
+
+// Hands each turn the media that its text marks, the first one also those that nothing marks (spec: they come before the first user text).
+class Queue {
+ public:
+  Queue(std::vector<MediumFile*> files, std::vector<std::string> names, const Item& item) : files_(std::move(files)), names_(std::move(names)) {
+    free_ = int64_t(files_.size()) - markers(item.question, names_);
+    for (const Item::Turn& turn : item.earlier) free_ -= markers(turn.question, names_);
+  }
+  void add_for(const std::string& question, bg_session* session, const RunnerSettings& settings) {
+    int64_t count = markers(question, names_) + std::max<int64_t>(free_, 0);
+    free_ = 0;
+    for (; count > 0 && next_ < files_.size(); --count, ++next_) {
+      add(session, *files_[next_], settings);
+      *files_[next_] = {};  // its pixels are no longer needed
+    }
+  }
+
+ private:
+  std::vector<MediumFile*> files_;
+  std::vector<std::string> names_;
+  int64_t free_ = 0;
+  size_t next_ = 0;
+};
 
 void score(bg_session* session, Record& record) {
   std::vector<const char*> texts;
@@ -113,7 +146,20 @@ void ask(const bg_model* model, const RunnerSettings& settings, const Item& item
   check(bg_session_open(model, &settings.session, &opened, &error), error);
   const SessionPtr session(opened);
   if (!item.system.empty()) need(bg_session_system(session.get(), item.system.c_str(), &error), error);
-  const Expanded text = expand(item, add_media(session.get(), settings, item));
+  std::vector<MediumFile> files = open_files(item, settings.max_pixels);
+  const Expanded text = expand(item, extents_of(files));
+  std::vector<MediumFile*> flat, deep;  // markers of pictures and slides, and of volumes
+  for (MediumFile& file : files) (file.kind == BG_VOLUME ? deep : flat).push_back(&file);
+  Queue pictures(flat, {"<image>", "<slide>"}, item), volumes(deep, {"<video>", "<volume>"}, item);
+  const auto add_for = [&](const std::string& question) {
+    pictures.add_for(question, session.get(), settings);
+    volumes.add_for(question, session.get(), settings);
+  };
+  for (size_t i = 0; i < text.earlier.size(); ++i) {
+    add_for(item.earlier[i].question);
+    need(bg_session_given(session.get(), text.earlier[i].question.c_str(), text.earlier[i].answer.c_str(), &error), error);
+  }
+  add_for(item.question);
   if (text.question.size() > kMostRecordText || text.reference.size() > kMostRecordText)
     throw Refused{"question or reference answer longer than " + std::to_string(kMostRecordText) + " bytes"};
   record.question = text.question;
