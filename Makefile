@@ -38,7 +38,7 @@ FILES := $(filter-out $(LOADERS_CORE) $(LEFT_OUT),$(wildcard loaders/*.cpp))
 CONVERT := $(filter-out weights_convert/main.cpp,$(wildcard weights_convert/*.cpp))
 CLI := $(wildcard tools/*.cpp)
 BENCH := $(wildcard tools/bench/*.cpp)
-STAGE := $(wildcard tools/stage/*.cpp) tools/options.cpp
+STAGE := $(wildcard tools/stage/*.cpp) tools/options.cpp tools/interrupt.cpp
 TESTS := $(wildcard tests/*.cpp)
 
 obj = $(patsubst %.cpp,$(B)/%.o,$(1))
@@ -132,10 +132,13 @@ bench: deps
 	$(B)/bench
 
 install: lib cli
-	install -d $(DESTDIR)$(PREFIX)/{bin,lib/pkgconfig,include,share/doc/breastgpt}
+	install -d $(DESTDIR)$(PREFIX)/{bin,lib/pkgconfig,include,share/doc/breastgpt,share/breastgpt/templates/roles}
 	install -m755 $(B)/breastgpt $(B)/breastgpt-convert $(B)/breastgpt-stage $(DESTDIR)$(PREFIX)/bin/
 	install -m644 $(CORE_LIB) $(FILES_LIB) $(CORE_SO) $(FILES_SO) $(DESTDIR)$(PREFIX)/lib/
 	for l in breastgpt breastgpt_files; do ln -sf lib$$l.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/lib$$l.so.$(SOVERSION); ln -sf lib$$l.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/lib$$l.so; done
+	install -m644 tools/templates/*.json tools/templates/README.md $(DESTDIR)$(PREFIX)/share/breastgpt/templates/
+	install -m644 tools/templates/roles/*.txt $(DESTDIR)$(PREFIX)/share/breastgpt/templates/roles/
+	install -m644 weights_convert/demo/breastgpt-demo.gguf tools/bench/breastgpt-bench.slurm $(DESTDIR)$(PREFIX)/share/breastgpt/
 	install -m644 runtime/breastgpt.h runtime/breastgpt_files.h $(DESTDIR)$(PREFIX)/include/
 	install -m644 README.md LICENSE runtime/MODEL.md $(DESTDIR)$(PREFIX)/share/doc/breastgpt/
 	printf 'prefix=$(PREFIX)\nName: breastgpt\nDescription: BreastGPT Runtime\nVersion: $(VERSION)\nCflags: -I$${prefix}/include\nLibs: -L$${prefix}/lib -lbreastgpt\nLibs.private: -lutf8proc -lstdc++ -lm -pthread\n' > $(DESTDIR)$(PREFIX)/lib/pkgconfig/breastgpt.pc

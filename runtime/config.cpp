@@ -16,6 +16,9 @@ struct Reader {
 
   void text(const char* key, std::string& field) const { field = std::string(file.text(key)); }
   void integer(const char* key, int64_t& field) const { field = file.integer(key); }
+  void later(const char* key, int64_t& field) const {
+    if (file.has(key)) integer(key, field);
+  }
   void real(const char* key, double& field) const { field = file.real(key); }
   void real(const char* key, float& field) const { field = float(file.real(key)); }
   void boolean(const char* key, bool& field) const { field = file.boolean(key); }

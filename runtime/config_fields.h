@@ -1,5 +1,6 @@
 // Every key of the configuration in the weights file's metadata, stated once: the converter writes through this list, read_config reads through it.
-// C is Config or const Config; V has text, integer, real, boolean, token, integers, sections and tokens, each taking a key and a field.
+// C is Config or const Config; V has text, integer, real, boolean, token, integers, sections, tokens, and later: an integer that files made before it came
+// do not have. Each takes a key and a field.
 // Not here: checks (runtime/config.cpp).
 #pragma once
 #include "runtime/config.h"
@@ -34,9 +35,9 @@ void visit_config(C& c, V&& v) {
   v.integer("breastgpt.vision.spatial_merge_size", c.vision.merge);
   v.integer("breastgpt.vision.position_count", c.vision.positions);
   v.integers("breastgpt.vision.deepstack_layers", c.vision.deepstack);
-  v.integer("breastgpt.preparation.image_tokens", c.preparation.image_tokens);
-  v.integer("breastgpt.preparation.volume_side", c.preparation.volume_side);
-  v.integer("breastgpt.preparation.volume_slices", c.preparation.volume_slices);
+  v.later("breastgpt.preparation.image_tokens", c.preparation.image_tokens);
+  v.later("breastgpt.preparation.volume_side", c.preparation.volume_side);
+  v.later("breastgpt.preparation.volume_slices", c.preparation.volume_slices);
 
   if (!c.plain_qwen()) {
     v.integer("breastgpt.slide.feature_length", c.slide.feature_dim);

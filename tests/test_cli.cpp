@@ -20,7 +20,7 @@ const std::string kDemo = "images/demo.jpg";
 TEST_CASE("cli: help is complete and every command has it") {
   const CliResult top = breastgpt({"--help"});
   CHECK(top.code == 0);
-  for (const char* command : {"ask", "plan", "info", "verify", "features", "compare"}) {
+  for (const char* command : {"ask", "plan", "info", "verify", "features", "bench", "compare"}) {
     CHECK(contains(top.out, command));
     const CliResult r = breastgpt({command, "--help"});
     CHECK(r.code == 0);
@@ -89,6 +89,10 @@ TEST_CASE("cli: ask, json, chat, plan, info, verify") {
   CHECK(j["media"][0]["file_sha256"].get<std::string>().size() == 64);
   CHECK(j["model"]["weights_sha256"].get<std::string>().size() == 64);
   CHECK(j["version"].is_string());
+  CHECK(j["system_sha256"].is_null());
+  const Json role = Json::parse(breastgpt({"ask", "-m", model, "--system", "You read images.", "--max-tokens", "1", "--json", "Q"}).out, nullptr, false);
+  REQUIRE(role.is_object());
+  CHECK(role["system_sha256"] == "654ded326dfdebc868beb3ac8562de09f844e0a45f4e1858ae99c92acc95e5f1");  // sha256sum
 
   TempDir folder;
   write_file(folder.file("lines"), "What is it?\n\nAnd now?\n");

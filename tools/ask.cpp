@@ -6,6 +6,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "loaders/sha256.h"
 #include "tools/evidence.h"
 #include "tools/session.h"
 
@@ -248,6 +249,7 @@ int run_ask(int argc, char** argv) {
                       {"model", {{"file", info.path}, {"type", info.type}, {"weights", info.weight_type}, {"weights_sha256", info.weights_sha256}, {"selector", strings[2].empty() ? info.selector : strings[2]}}},
                       {"backend", strings[0] == "cpu" ? std::string("cpu/") + bg_instruction_set() : strings[0]},
                       {"threads", params.threads},
+                      {"system_sha256", system.empty() ? Json(nullptr) : Json(bg::sha256_hex(system.data(), system.size()))},
                       {"media", seen},
                       {"turns", turns}};
     std::printf("%s\n", out.dump(1, ' ', false, Json::error_handler_t::replace).c_str());

@@ -1,19 +1,10 @@
 // The command line. Uses only the public C API (runtime/breastgpt.h, runtime/breastgpt_files.h).
 // The path of one picture to one answer: tools/ask.cpp → runtime/answer.cpp → runtime/preprocess.cpp → runtime/vit.cpp → runtime/selector.cpp →
 // runtime/decoder.cpp.
-#include <csignal>
 #include <cstdio>
 #include <cstring>
 
 #include "tools/options.h"
-
-namespace tool {
-namespace {
-volatile std::sig_atomic_t stop_requested = 0;
-void on_signal(int) { stop_requested = 1; }
-}  // namespace
-bool interrupted() { return stop_requested != 0; }
-}  // namespace tool
 
 namespace {
 
@@ -43,9 +34,7 @@ void help() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::signal(SIGINT, tool::on_signal);
-  std::signal(SIGTERM, tool::on_signal);
-  std::signal(SIGPIPE, SIG_IGN);
+  tool::catch_signals();
   const char* name = argc > 1 ? argv[1] : "--help";
   if (!std::strcmp(name, "--help") || !std::strcmp(name, "-h") || !std::strcmp(name, "help")) {
     help();

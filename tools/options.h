@@ -65,7 +65,8 @@ int run_compare(int argc, char** argv);
 int run_features(int argc, char** argv);
 int run_bench(int argc, char** argv);
 
-// Set by SIGINT and SIGTERM; polled through the cancel callback.
+// SIGINT and SIGTERM are noted, SIGPIPE is ignored. interrupted() is polled through the cancel callback.
+void catch_signals();
 bool interrupted();
 
 }  // namespace tool

@@ -74,6 +74,7 @@ struct ConfigWriter {
   GgufHeader& header;
   void text(const char* key, const std::string& v) const { header.text(key, v); }
   void integer(const char* key, int64_t v) const { header.integer(key, v); }
+  void later(const char* key, int64_t v) const { header.integer(key, v); }
   void real(const char* key, double v) const { header.real(key, v); }
   void boolean(const char* key, bool v) const { header.boolean(key, v); }
   void token(const char* key, int32_t v) const { header.integer(key, v); }

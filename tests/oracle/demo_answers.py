@@ -10,9 +10,11 @@ own network.py. A line holds id, text (without special tokens), gap and choice: 
 share of the norm of the logits, and of the best two gains over the selection's steps as a share of the gain. By these a difference from another
 implementation is judged to be a near-tie or an error.
 """
+import functools
 import json
-import sys
+import multiprocessing
 import os
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -72,6 +74,7 @@ class Demo:
         self.pad = {"image": self.config["image_token_id"], "volume": self.config["video_token_id"], "slide": self.config["histo_token_id"]}
         self.budget = {"image": self.config["image_token_num"], "volume": self.config["video_token_num"], "slide": self.config["histo_token_num"]}
 
+    @functools.lru_cache(2)                                                        # items of one case follow each other
     def levels(self, kind, path):
         if kind == "slide":
             features = load_file(path)["features"]
@@ -110,15 +113,24 @@ class Demo:
         return self.tokenizer.decode(out), gap, min(selector.smallest_gap(c) for c in chosen)
 
 
-@torch.no_grad()
-def main():
+@functools.lru_cache(1)
+def demo():
     torch.set_num_threads(1)
-    demo = Demo(sys.argv[1])
-    with open(f"{ROOT}/bench.jsonl", encoding="utf-8") as f, open(f"{ROOT}/answers-pytorch.jsonl", "w", encoding="utf-8") as out:
-        for line in f:
-            item = json.loads(line)
-            text, gap, choice = demo.answer(item)
-            out.write(json.dumps({"id": item["meta"]["id"], "text": text, "gap": float(f"{gap:.3g}"), "choice": float(f"{choice:.3g}")}) + "\n")
+    return Demo(sys.argv[1])
+
+
+@torch.no_grad()
+def line_of(line):
+    item = json.loads(line)
+    text, gap, choice = demo().answer(item)
+    return json.dumps({"id": item["meta"]["id"], "text": text, "gap": float(f"{gap:.3g}"), "choice": float(f"{choice:.3g}")}) + "\n"
+
+
+def main():
+    with open(f"{ROOT}/bench.jsonl", encoding="utf-8") as f, multiprocessing.get_context("spawn").Pool() as pool:
+        answers = pool.map(line_of, f.readlines(), chunksize=8)
+    with open(f"{ROOT}/answers-pytorch.jsonl", "w", encoding="utf-8") as out:
+        out.writelines(answers)
 
 
 if __name__ == "__main__":

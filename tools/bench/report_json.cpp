@@ -1,5 +1,6 @@
 // report.json: every number of the report, rounded to nine decimals so that the last bits of logarithms on another machine do not show.
 #include <cstdlib>
+#include <nlohmann/json.hpp>
 
 #include "tools/bench/report_tables.h"
 

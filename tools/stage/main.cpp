@@ -1,7 +1,6 @@
 // breastgpt-stage: makes a benchmark in the published format of a table of findings and task templates.
 // The path: csv.cpp (the table) and templates.cpp (the templates) → build.cpp (rows × templates → items) → a JSONL file.
 #include <algorithm>
-#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <set>
@@ -10,14 +9,6 @@
 #include "loaders/new_file.h"
 #include "tools/options.h"
 #include "tools/stage/build.h"
-
-namespace tool {
-namespace {
-volatile std::sig_atomic_t stop_requested = 0;
-void on_signal(int) { stop_requested = 1; }
-}  // namespace
-bool interrupted() { return stop_requested != 0; }
-}  // namespace tool
 
 namespace {
 
@@ -177,8 +168,7 @@ void help() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::signal(SIGINT, tool::on_signal);
-  std::signal(SIGTERM, tool::on_signal);
+  tool::catch_signals();
   const std::string command = argc > 1 ? argv[1] : "--help";
   if (command == "--help" || command == "-h" || command == "help") {
     help();
