@@ -1,0 +1,95 @@
+// The committed demo model (weights_convert/demo) on the held-out phantoms: PyTorch's answers, and the scores that were committed. A change of the runtime
+// that spoils answers without breaking any tensor's tolerance ends here.
+#include <doctest/doctest.h>
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "tests/cli.h"
+
+namespace {
+
+using nlohmann::json;
+
+const std::string kModel = "weights_convert/demo/breastgpt-demo.gguf";
+
+// Under a sanitizer a part of the benchmark: the scores need all of it.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool whole = false;
+#else
+constexpr bool whole = true;
+#endif
+
+// The relative error that every stage may have in float32 (README, Numbers), once for each side: two tokens closer than this are a near-tie.
+constexpr double near_tie = 2 * 1e-5;
+
+std::vector<json> lines_of(const std::string& path) {
+  std::istringstream in(read_file(path));
+  std::vector<json> all;
+  for (std::string line; std::getline(in, line);) all.push_back(json::parse(line));
+  return all;
+}
+
+// What is gated of a task, better when larger.
+const char* const kScores[] = {"closed_accuracy", "option_likelihood_accuracy", "mean_iou_boxes", "mean_iou_boxes_2d", "mean_iou_boxes_3d", "iou_at_half",
+                               "exact_match", "rouge_l", "token_f1"};
+
+// The one that a task is judged by.
+const std::map<std::string, std::string> kHeadline = {{"closed_vqa", "closed_accuracy"}, {"open_vqa", "rouge_l"}, {"grounding", "mean_iou_boxes"},
+                                                      {"grounded_caption", "mean_iou_boxes"}, {"caption", "rouge_l"}, {"report", "rouge_l"}};
+
+void check_answers(const std::vector<json>& ours) {
+  std::map<std::string, json> theirs;
+  for (json& line : lines_of(golden_path("phantoms/answers-pytorch.jsonl"))) theirs[line["id"].get<std::string>()] = line;
+  if (whole) REQUIRE(ours.size() == theirs.size());
+  size_t equal = 0;
+  for (const json& record : ours) {
+    const std::string id = record["id"];
+    REQUIRE_MESSAGE(theirs.count(id) == 1, id);
+    const json& other = theirs[id];
+    if (record["prediction"] == other["text"]) {
+      ++equal;
+      continue;
+    }
+    CHECK_MESSAGE(other["gap"].get<double>() <= near_tie, id, ": \"", record["prediction"].get<std::string>(), "\", PyTorch: \"",
+                  other["text"].get<std::string>(), "\"");
+  }
+  MESSAGE(equal << " of " << ours.size() << " answers equal PyTorch's");
+  CHECK(double(equal) >= 0.995 * double(ours.size()));
+}
+
+// Not below the committed score by more than one item: another instruction set may decide a near-tie otherwise.
+void check_scores(const json& ours, const json& committed) {
+  REQUIRE(ours["items"] == committed["items"]);
+  for (const auto& [task, group] : committed["by"]["task"].items()) {
+    const json& found = ours["by"]["task"][task];
+    for (const char* name : kScores) {
+      if (!group["model"].contains(name)) continue;
+      const double was = group["model"][name]["value"], is = found["model"][name]["value"], one = 1.0 / group["model"][name]["n"].get<double>();
+      CHECK_MESSAGE(is >= was - one, task, " ", name, ": ", is, ", committed ", was);
+    }
+    const std::string headline = kHeadline.at(task);
+    const double model = found["model"][headline]["value"], majority = found["majority"][headline]["value"];
+    CHECK_MESSAGE(model > majority, task, " ", headline, ": ", model, ", majority answer ", majority);
+    MESSAGE(task << ": " << headline << " " << model << ", majority answer " << majority);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("demo model: held-out phantoms get PyTorch's answers and the committed scores") {
+  const TempDir dir;
+  std::vector<std::string> command = {"bench", "-m", kModel, golden_path("phantoms/bench.jsonl"), "-o", dir.file("out"), "--max-tokens", "160"};
+  if (!whole) command.insert(command.end(), {"--limit", "40"});
+  const CliResult run = breastgpt(command);
+  REQUIRE_MESSAGE(run.code == 0, run.err);
+  check_answers(lines_of(dir.file("out/predictions.jsonl")));
+  if (whole) check_scores(json::parse(read_file(dir.file("out/report.json"))), json::parse(read_file(golden_path("phantoms/report.json"))));
+}
+
+TEST_CASE("demo model: the file is whole and within its size") {
+  const CliResult r = breastgpt({"verify", kModel});
+  CHECK_MESSAGE(r.code == 0, r.err);
+  CHECK(read_file(kModel).size() <= 12'000'000);
+}
