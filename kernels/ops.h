@@ -22,10 +22,18 @@
 namespace bg {
 
 // Element types. The numbers are GGUF's (ggml_type), so a file's tensor type is one of these or refused.
-enum class Type : uint32_t { f32 = 0, f16 = 1, bf16 = 30, f64 = 28 };
+// q8_0, q4_k and q6_k store blocks of neighbouring values of a row (layouts and equations: kernels/blocks.h); only weights may have these types.
+enum class Type : uint32_t { f32 = 0, f16 = 1, q8_0 = 8, q4_k = 12, q6_k = 14, f64 = 28, bf16 = 30 };
 
-constexpr size_t type_size(Type t) { return t == Type::f64 ? 8 : t == Type::f32 ? 4 : 2; }
-const char* type_name(Type t);  // "F32", "F16", "BF16", "F64"
+constexpr int64_t block_values(Type t) { return t == Type::q8_0 ? 32 : t == Type::q4_k || t == Type::q6_k ? 256 : 1; }
+constexpr bool is_quantised(Type t) { return block_values(t) > 1; }
+// Bytes of one block; of one element where a type has no blocks.
+constexpr size_t block_bytes(Type t) {
+  return t == Type::f64 ? 8 : t == Type::f32 ? 4 : t == Type::q8_0 ? 34 : t == Type::q4_k ? 144 : t == Type::q6_k ? 210 : 2;
+}
+constexpr size_t stored_bytes(Type t, int64_t n) { return size_t(n / block_values(t)) * block_bytes(t); }  // n values, whole blocks
+constexpr size_t type_size(Type t) { return block_bytes(t); }                                              // of an activation's element
+const char* type_name(Type t);  // "F32", "F16", "BF16", "F64", "Q8_0", "Q4_K", "Q6_K"
 
 // Activations: a (rows, cols) view of f32 or f64 elements (the backend's type()), `stride` elements from one row to the next.
 struct Tensor {
@@ -41,7 +49,8 @@ struct Tensor {
   Tensor join_rows(int64_t n) const { return {data, type, rows / n, cols * n, cols * n}; }
 };
 
-// Weights: (rows, cols) = (outputs, inputs), contiguous, f32, f16 or bf16, usually memory-mapped; never written.
+// Weights: (rows, cols) = (outputs, inputs), contiguous, any type but f64, usually memory-mapped; never written. At any even address.
+// cols is a multiple of block_values(type), so a row is whole blocks. What a quantised weight w_nj is: the float that kernels/blocks.h gives.
 struct Weight {
   const void* data = nullptr;
   Type type = Type::f32;
@@ -78,13 +87,13 @@ class Ops {
   virtual void gather_rows(Tensor y, Tensor x, const int64_t* index) = 0;       // y_t = x_{index[t]}
   virtual void scatter_rows(Tensor y, Tensor x, const int64_t* index) = 0;      // y_{index[t]} = x_t
   virtual void scatter_add_rows(Tensor y, Tensor x, const int64_t* index) = 0;  // y_{index[t]} += x_t
-  // y_t = w_{ids[t]}: token embeddings; y (T, D), w (V, D), exact.
+  // y_t = w_{ids[t]}: token embeddings; y (T, D), w (V, D), exact for every type of w.
   virtual void embed(Tensor y, Weight w, const int32_t* ids) = 0;
   // y_t += Σ_{j<4} weight[4t+j] · table_{index[4t+j]}: bilinear interpolation of learned positions, in ascending j. Bound 8·u·Σ|terms|.
   virtual void add_interpolated(Tensor y, Weight table, const int32_t* index, const float* weight) = 0;
 
   // y_tn = Σ_j x_tj · w_nj + bias_n.  y (T, N), x (T, D), w (N, D), bias (N) float or nullptr. Products accumulated in float or better.
-  // Bound (D + 2)·u·(Σ_j |x_tj·w_nj| + |bias_n|).
+  // Bound (D + 2)·u·(Σ_j |x_tj·w_nj| + |bias_n|). A quantised w gives the same bits as the F32 matrix of its values.
   virtual void linear(Tensor y, Tensor x, Weight w, const float* bias) = 0;
   // y_td = (x_td − mean_t)/√(var_t + eps) · w_d + b_d, var the mean square deviation; sums in double for float. y may be x. w, b (D).
   // Bound 8·u·(|normalised·w| + |b| + |w|·max_d|x_td|/√(var_t + eps)).

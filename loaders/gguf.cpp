@@ -120,6 +120,14 @@ struct Place {
   size_t index;     // in tensors_
 };
 
+void check_type(Type type, const std::string& where) {
+  switch (type) {
+    case Type::f32: case Type::f16: case Type::bf16: case Type::f64: case Type::q8_0: case Type::q4_k: case Type::q6_k: return;
+  }
+  bad(where, "tensor type " + std::to_string(uint32_t(type)) +
+      " is not one of F32, F16, BF16, F64, Q8_0, Q4_K, Q6_K; convert the checkpoint with --type f32, bf16, f16, q8_0, q6_k or q4_k_m", Status::unsupported);
+}
+
 // One entry of the tensor list; its data pointer is set later, when the start of the data is known.
 GgufTensor read_tensor(Cursor& in, uint64_t alignment, uint64_t& offset) {
   GgufTensor t;
@@ -134,12 +142,12 @@ GgufTensor read_tensor(Cursor& in, uint64_t alignment, uint64_t& offset) {
     elements = checked_multiply(elements, n, where);
     t.shape.insert(t.shape.begin(), int64_t(n));
   }
-  const uint32_t type = in.number<uint32_t>("tensor type");
-  t.type = Type(type);
-  if (t.type != Type::f32 && t.type != Type::f16 && t.type != Type::bf16 && t.type != Type::f64)
-    bad(where, "tensor type " + std::to_string(type) +
-        " is not one of F32, F16, BF16, F64; convert the checkpoint with --type f32, f16 or bf16", Status::unsupported);
-  t.bytes = checked_multiply(elements, type_size(t.type), where);
+  t.type = Type(in.number<uint32_t>("tensor type"));
+  check_type(t.type, where);
+  const uint64_t block = uint64_t(block_values(t.type)), row = uint64_t(t.shape.back());
+  if (row % block != 0)
+    bad(where, "rows of " + std::to_string(row) + " values are not whole " + type_name(t.type) + " blocks of " + std::to_string(block) + "; convert the checkpoint again");
+  t.bytes = checked_multiply(elements / block, block_bytes(t.type), where);
   offset = in.number<uint64_t>("tensor offset");
   if (offset % alignment != 0) bad(where, "offset " + std::to_string(offset) + " is not a multiple of the alignment " + std::to_string(alignment));
   return t;

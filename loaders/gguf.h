@@ -27,6 +27,7 @@ class Gguf {
 
   const std::string& path() const;
   uint64_t file_bytes() const;
+  const MappedFile& mapping() const { return *file_; }
   const std::vector<GgufTensor>& tensors() const;             // in the file's order
   const GgufTensor* find(std::string_view name) const;        // nullptr when absent
 

@@ -127,13 +127,13 @@ bg_status bg_model_get_info(const bg_model* model, bg_model_info* info, bg_error
     bg_model_info i{};
     i.path = m.file.path().c_str();
     i.type = c.model_type.c_str();
-    i.weight_type = bg::type_name(m.weights.decoder.layers[0].q.type);
+    i.weight_type = m.weight_types.c_str();
     i.weights_sha256 = m.weights_sha256.c_str();
     i.selector = c.selector.enabled ? c.selector.kind.c_str() : "none";
     i.selector_uses_text = c.selector.use_text;
     i.file_bytes = m.file.file_bytes();
     i.tensors = int64_t(m.file.tensors().size());
-    for (const bg::GgufTensor& t : m.file.tensors()) i.parameters += int64_t(t.bytes / bg::type_size(t.type));
+    for (const bg::GgufTensor& t : m.file.tensors()) i.parameters += int64_t(t.bytes / bg::block_bytes(t.type)) * bg::block_values(t.type);
     i.layers = c.text.layers;
     i.hidden = c.text.hidden;
     i.ffn = c.text.ffn;

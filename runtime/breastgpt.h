@@ -85,7 +85,7 @@ typedef struct bg_model_info {
   size_t struct_size;
   const char* path;
   const char* type;             /* config model_type: "breastgpt" or "qwen3_vl" */
-  const char* weight_type;      /* of the decoder's matrices: "F32", "BF16", "F16" */
+  const char* weight_type;      /* of the matrices in the decoder's layers, that of most values first: "BF16", "Q4_K + Q6_K" */
   const char* weights_sha256;   /* names this set of weights: SHA-256 over the file's tensor hashes */
   const char* selector;         /* "CoverageTokenSelector", "ConceptSelector", or "none" */
   int selector_uses_text;

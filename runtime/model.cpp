@@ -35,6 +35,6 @@ std::string weights_hash(const Gguf& file) {
 
 }  // namespace
 
-Model::Model(const std::string& path) : file(path), config(read_config(file)), weights(read_weights(file, config)), tokenizer(read_tokenizer(file, config)), weights_sha256(weights_hash(file)) {}
+Model::Model(const std::string& path) : file(path), config(read_config(file)), weights(read_weights(file, config)), tokenizer(read_tokenizer(file, config)), weights_sha256(weights_hash(file)), weight_types(bg::weight_types(weights.decoder)) {}
 
 }  // namespace bg

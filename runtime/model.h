@@ -18,6 +18,7 @@ struct Model {
   Weights weights;
   Tokenizer tokenizer;
   std::string weights_sha256;  // SHA-256 over the file's list of tensor hashes: names this set of weights
+  std::string weight_types;    // of the decoder's matrices: "Q4_K + Q6_K"
 
   int64_t levels() const { return 1 + int64_t(config.vision.deepstack.size()); }  // feature matrices per medium
 };

@@ -23,7 +23,7 @@ Kept keep_all(int64_t L) {
 
 // Rows [first, first + n) of a weight matrix.
 Weight weight_rows(const Weight& w, int64_t first, int64_t n) {
-  return {static_cast<const char*>(w.data) + size_t(first * w.cols) * type_size(w.type), w.type, n, w.cols};
+  return {static_cast<const char*>(w.data) + stored_bytes(w.type, first * w.cols), w.type, n, w.cols};
 }
 
 // g = σ(w·mean(T) + b); w·mean(T) is the mean of w·T_i.

@@ -1,6 +1,8 @@
 // See weights.h.
 #include "runtime/weights.h"
 
+#include <algorithm>
+#include <map>
 #include <set>
 
 #include "loaders/error.h"
@@ -25,8 +27,8 @@ void check_all(const Gguf& file, const Config& config) {
       wrong.push_back("\"" + spec.name + "\" is missing, expected " + shape_text(spec.shape));
     else if (t->shape != spec.shape)
       wrong.push_back("\"" + spec.name + "\": expected " + shape_text(spec.shape) + ", got " + shape_text(t->shape));
-    else if (spec.matrix ? (t->type != Type::f32 && t->type != Type::f16 && t->type != Type::bf16) : t->type != Type::f32)
-      wrong.push_back("\"" + spec.name + "\": expected " + (spec.matrix ? "F32, F16 or BF16" : "F32") + ", got " + type_name(t->type));
+    else if (spec.matrix ? t->type == Type::f64 : t->type != Type::f32)
+      wrong.push_back("\"" + spec.name + "\": expected " + (spec.matrix ? "F32, F16, BF16, Q8_0, Q6_K or Q4_K" : "F32") + ", got " + type_name(t->type));
   }
   for (const GgufTensor& t : file.tensors())
     if (!known.count(t.name)) wrong.push_back("\"" + t.name + "\" is not part of this model");
@@ -91,6 +93,18 @@ Weights read_weights(const Gguf& file, const Config& config) {
     w.concept_deep = r.concepts("sel.deep");
   }
   return w;
+}
+
+std::string weight_types(const DecoderWeights& decoder) {
+  std::map<Type, int64_t> values;
+  for (const DecoderWeights::Layer& l : decoder.layers)
+    for (const Weight& w : {l.q, l.k, l.v, l.o, l.gate, l.up, l.down}) values[w.type] += w.rows * w.cols;
+  std::vector<std::pair<int64_t, Type>> order;
+  for (const auto& [type, n] : values) order.push_back({-n, type});
+  std::sort(order.begin(), order.end());
+  std::string text;
+  for (const auto& [n, type] : order) text += (text.empty() ? "" : " + ") + std::string(type_name(type));
+  return text;
 }
 
 }  // namespace bg

@@ -1,6 +1,7 @@
 // Named tensors of the weights file → typed structs, every shape and type checked against the name table (runtime/names.h).
 // Matrices stay in the mapped file; nothing is copied. Lifetime: the Gguf they were read from.
 #pragma once
+#include <string>
 #include <vector>
 
 #include "kernels/ops.h"
@@ -72,7 +73,11 @@ struct Weights {
   ConceptWeights concept_top, concept_deep;   // only with the ConceptSelector; no data otherwise
 };
 
-// Throws Error{bad_file} that lists every missing, unknown or misshapen tensor.
+// Throws Error{bad_file} that lists every missing, unknown or misshapen tensor, and every one of a type it must not have: matrices may be quantised,
+// norms and biases are F32.
 Weights read_weights(const Gguf& file, const Config& config);
+
+// The types of the matrices in the decoder's layers, that of most values first: "BF16", "Q4_K + Q6_K".
+std::string weight_types(const DecoderWeights& decoder);
 
 }  // namespace bg

@@ -234,7 +234,8 @@ TEST_CASE("gguf: tensors that lie") {
   CHECK_SAYS(complaint(header(1, 0).tensor("t", {1ull << 33, 1ull << 33}, 0, 0).pad().data(64).s), "sizes overflow");
   CHECK_SAYS(complaint(header(1, 0).tensor("t", {1ull << 62}, 0, 0).pad().data(64).s), "sizes overflow");
   CHECK_SAYS(complaint(header(1, 0).tensor("t", {UINT64_MAX}, 0, 0).pad().data(64).s), "sizes overflow");
-  CHECK_SAYS(complaint(header(1, 0).tensor("t", {8}, 8, 0).pad().data(64).s), "tensor type 8 is not one of");
+  for (const uint32_t type : {2u, 9u, 11u, 13u, 15u, 29u, 31u, UINT32_MAX})
+    CHECK_SAYS(complaint(header(1, 0).tensor("t", {256}, type, 0).pad().data(1024).s), "tensor type " + std::to_string(type) + " is not one of F32, F16, BF16, F64, Q8_0, Q4_K, Q6_K");
   CHECK_SAYS(complaint(header(1, 0).tensor("t", {8}, 0, 16).pad().data(64).s), "offset 16 is not a multiple");
   CHECK_SAYS(complaint(header(1, 0).tensor("t", {17}, 0, 0).pad().data(64).s), "goes beyond the 64 bytes");
   CHECK_SAYS(complaint(header(1, 0).tensor("t", {8}, 0, 1ull << 62).pad().data(64).s), "goes beyond");
@@ -244,6 +245,34 @@ TEST_CASE("gguf: tensors that lie") {
   CHECK_SAYS(complaint(header(2, 0).tensor("a", {8}, 0, 0).tensor("a", {8}, 0, 32).pad().data(64).s), "tensor \"a\" appears twice");
   CHECK_SAYS(complaint(header(1, 0).tensor("", {8}, 0, 0).pad().data(64).s), "tensor name has 0 bytes");
   CHECK(complaint(header(2, 0).tensor("a", {8}, 0, 64).tensor("b", {8}, 0, 0).pad().data(96).s) == "");  // any order, and a gap
+}
+
+TEST_CASE("gguf: quantised tensors are whole blocks, and their bytes are counted in blocks") {
+  struct Kind {
+    uint32_t type;
+    uint64_t values, bytes;
+    const char* name;
+  };
+  for (const Kind& k : {Kind{8, 32, 34, "Q8_0"}, Kind{12, 256, 144, "Q4_K"}, Kind{14, 256, 210, "Q6_K"}}) {
+    CAPTURE(k.name);
+    const auto file = [&](std::vector<uint64_t> sizes, uint64_t bytes) { return header(1, 0).tensor("t", sizes, k.type, 0).pad().data(bytes).s; };
+    const TempDir dir;
+    write_file(dir.file("x.gguf"), file({3 * k.values, 5}, 15 * k.bytes));
+    const Gguf f(dir.file("x.gguf"));
+    CHECK((f.tensors()[0].type == Type(k.type)));
+    CHECK(f.tensors()[0].bytes == 15 * k.bytes);
+    CHECK(f.tensors()[0].shape == std::vector<int64_t>{5, int64_t(3 * k.values)});
+    // Rows that end inside a block, also where all values together would be whole blocks.
+    const std::string words = "are not whole " + std::string(k.name) + " blocks of " + std::to_string(k.values);
+    for (const uint64_t row : {uint64_t(1), k.values - 1, k.values + 1, k.values / 2, k.values / 2 * 3})
+      CHECK_SAYS(complaint(file({row, 2 * k.values}, 8 * k.values * k.bytes)), "rows of " + std::to_string(row) + " values " + words);
+    CHECK_SAYS(complaint(file({k.values, 5}, 5 * k.bytes - 32)), "goes beyond");
+    // Sizes near the ends of 64 bits: more bytes than values (Q8_0), or fewer.
+    CHECK_SAYS(complaint(file({(1ull << 63) - k.values}, 64)), k.type == 8 ? "sizes overflow" : "goes beyond");
+    CHECK_SAYS(complaint(file({1ull << 63}, 64)), "overflow");
+    CHECK_SAYS(complaint(file({UINT64_MAX / k.values * k.values}, 64)), "overflow");
+    CHECK_SAYS(complaint(file({1ull << 33, 1ull << 33}, 64)), "sizes overflow");
+  }
 }
 
 TEST_CASE("gguf: a path that is no file") {

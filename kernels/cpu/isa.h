@@ -7,7 +7,7 @@
 
 namespace bg::cpu {
 
-enum WeightKind { kF32, kF16, kBf16 };
+enum WeightKind { kF32, kF16, kBf16, kQ8_0, kQ4_K, kQ6_K };
 
 struct LinearArgs {                // y_tn = Σ_j x_tj·w_nj + bias_n
   float* y;                        // (T, N)
@@ -20,8 +20,8 @@ struct LinearArgs {                // y_tn = Σ_j x_tj·w_nj + bias_n
   const float* bias;               // (N) or nullptr
 };
 constexpr int64_t kLinearRows = 128, kLinearCols = 48;  // the largest block of y that linear_block takes with scratch
-constexpr int64_t kLinearDepth = 512;                   // the part of D that one pass over such a block covers
-constexpr int64_t kLinearDirect = 8;                    // up to this many rows of x, weights are read in place and no scratch is used
+constexpr int64_t kLinearDepth = 512;                   // the part of D that one pass over such a block covers; whole blocks of every quantised type
+constexpr int64_t kLinearDirect = 8;                    // up to this many rows of x, weights that are not quantised are read in place, without scratch
 constexpr size_t kLinearScratch = sizeof(float) * size_t(kLinearCols * kLinearDepth + kLinearRows * kLinearCols * 8);
 
 constexpr int64_t kAttendRows = 24;      // the most query rows in one call
@@ -44,7 +44,7 @@ struct CoverageIsa;  // coverage.h
 
 struct IsaTable {
   const char* name;
-  // y rows [t0, t1), columns [n0, n1). scratch: kLinearScratch bytes, unused when t1 − t0 ≤ kLinearDirect.
+  // y rows [t0, t1), columns [n0, n1). scratch: kLinearScratch bytes, unused when t1 − t0 ≤ kLinearDirect and w is not quantised.
   void (*linear_block)(const LinearArgs& a, int64_t t0, int64_t t1, int64_t n0, int64_t n1, float* scratch);
   void (*attend)(const AttendArgs& a, const AttendRow* rows, int64_t count);
   void (*gelu_tanh)(float* y, const float* x, int64_t n);

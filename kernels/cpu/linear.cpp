@@ -4,10 +4,22 @@
 namespace bg::cpu {
 namespace {
 
+WeightKind kind_of(Type t) {
+  switch (t) {
+    case Type::f16: return kF16;
+    case Type::bf16: return kBf16;
+    case Type::q8_0: return kQ8_0;
+    case Type::q4_k: return kQ4_K;
+    case Type::q6_k: return kQ6_K;
+    default: return kF32;
+  }
+}
+
 // Blocks of kLinearRows × kLinearCols, those of the same weight rows next to each other so that they are still in a cache. With few rows of x
-// a block is as many weight rows as make about 64 Ki products per row of x: a stream long enough to read at full speed.
+// a block is as many weight rows as make about 64 Ki products per row of x: a stream long enough to read at full speed. Quantised weights are turned
+// into float in scratch whatever the number of rows.
 void product(const Context& c, const LinearArgs& args, int64_t T, int64_t N) {
-  const bool direct = T <= kLinearDirect;
+  const bool direct = T <= kLinearDirect && args.kind <= kBf16;
   int64_t cols = kLinearCols;
   if (direct) {
     cols = 65536 / args.D / 12 * 12;  // whole tiles of 3 and of 4 columns
@@ -26,8 +38,7 @@ void product(const Context& c, const LinearArgs& args, int64_t T, int64_t N) {
 
 void linear(const Context& c, Tensor y, Tensor x, Weight w, const float* bias) {
   if (x.rows == 0 || w.rows == 0) return;
-  const WeightKind kind = w.type == Type::f32 ? kF32 : w.type == Type::f16 ? kF16 : kBf16;
-  product(c, {row(y, 0), y.stride, row(x, 0), x.stride, w.data, kind, w.cols, bias}, x.rows, w.rows);
+  product(c, {row(y, 0), y.stride, row(x, 0), x.stride, w.data, kind_of(w.type), w.cols, bias}, x.rows, w.rows);
 }
 
 void products(const Context& c, Tensor y, Tensor a, Tensor b) {

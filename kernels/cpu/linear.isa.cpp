@@ -1,7 +1,9 @@
 // Tiles of the matrix product. Each y_tn is one chain: eight lanes, lane i adding the products of j = i, i + 8, i + 16 … in ascending order,
 // then one fixed tree over the lanes, then the bias. A tile holds several such chains in registers; its shape changes speed, never bits.
 // With many rows, a block of weights is turned into float once per pass over kLinearDepth inputs (scratch) and used for all rows; the chains
-// rest in scratch between passes. With few rows the weights are read where they lie, each once.
+// rest in scratch between passes. With few rows the weights are read where they lie, each once. Quantised weights take the first way for any number of
+// rows, so they run through the same chains as the F32 matrix of their values.
+#include "kernels/blocks.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/simd.h"
 
@@ -100,19 +102,33 @@ void block_direct(const LinearArgs& a, int64_t t0, int64_t t1, int64_t n0, int64
   for (; n0 < n1; n0 += kTileCols, w += kTileCols * a.D) pass(a, t0, t1, n0, least(kTileCols, n1 - n0), w, a.D, 0, a.D, nullptr, false, true);
 }
 
+// Inputs [j0, j0 + len) of weight row n as floats; j0 and, for blocks, len are whole blocks.
+template <class W>
+void floats_of_row(float* to, const LinearArgs& a, int64_t n, int64_t j0, int64_t len) {
+  const W* from = static_cast<const W*>(a.w) + n * a.D + j0;
+  int64_t j = 0;
+  for (; j + 8 <= len; j += 8) store(to + j, load(from + j));
+  if (j < len) store_first(to + j, load_first(from + j, len - j), len - j);
+}
+template <>
+void floats_of_row<BlockQ8_0>(float* to, const LinearArgs& a, int64_t n, int64_t j0, int64_t len) {
+  floats_of_q8_0(to, static_cast<const BlockQ8_0*>(a.w) + (n * a.D + j0) / 32, len);
+}
+template <>
+void floats_of_row<BlockQ4_K>(float* to, const LinearArgs& a, int64_t n, int64_t j0, int64_t len) {
+  floats_of_q4_k(to, static_cast<const BlockQ4_K*>(a.w) + (n * a.D + j0) / 256, len);
+}
+template <>
+void floats_of_row<BlockQ6_K>(float* to, const LinearArgs& a, int64_t n, int64_t j0, int64_t len) {
+  floats_of_q6_k(to, static_cast<const BlockQ6_K*>(a.w) + (n * a.D + j0) / 256, len);
+}
+
 template <class W>
 void block_buffered(const LinearArgs& a, int64_t t0, int64_t t1, int64_t n0, int64_t n1, float* scratch) {
-  const W* w = static_cast<const W*>(a.w);
   float *weights = scratch, *sums = scratch + kLinearCols * kLinearDepth;
   for (int64_t j0 = 0; j0 < a.D; j0 += kLinearDepth) {
     const int64_t len = least(kLinearDepth, a.D - j0);
-    for (int64_t n = n0; n < n1; ++n) {
-      const W* from = w + n * a.D + j0;
-      float* to = weights + (n - n0) * kLinearDepth;
-      int64_t j = 0;
-      for (; j + 8 <= len; j += 8) store(to + j, load(from + j));
-      if (j < len) store_first(to + j, load_first(from + j, len - j), len - j);
-    }
+    for (int64_t n = n0; n < n1; ++n) floats_of_row<W>(weights + (n - n0) * kLinearDepth, a, n, j0, len);
     pass(a, t0, t1, n0, n1 - n0, weights, kLinearDepth, j0, len, sums, j0 > 0, j0 + len == a.D);
   }
 }
@@ -133,6 +149,9 @@ void linear_block(const LinearArgs& a, int64_t t0, int64_t t1, int64_t n0, int64
     case kF32: return block<float>(a, t0, t1, n0, n1, scratch);
     case kF16: return block<F16>(a, t0, t1, n0, n1, scratch);
     case kBf16: return block<Bf16>(a, t0, t1, n0, n1, scratch);
+    case kQ8_0: return block_buffered<BlockQ8_0>(a, t0, t1, n0, n1, scratch);
+    case kQ4_K: return block_buffered<BlockQ4_K>(a, t0, t1, n0, n1, scratch);
+    case kQ6_K: return block_buffered<BlockQ6_K>(a, t0, t1, n0, n1, scratch);
   }
 }
 

@@ -61,6 +61,9 @@ const char* type_name(Type t) {
     case Type::f16: return "F16";
     case Type::bf16: return "BF16";
     case Type::f64: return "F64";
+    case Type::q8_0: return "Q8_0";
+    case Type::q4_k: return "Q4_K";
+    case Type::q6_k: return "Q6_K";
   }
   return "unknown";
 }

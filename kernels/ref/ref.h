@@ -4,6 +4,7 @@
 #pragma once
 #include <cstring>
 
+#include "kernels/blocks.h"
 #include "kernels/half.h"
 #include "kernels/ops.h"
 
@@ -14,7 +15,7 @@ T* row(const Tensor& x, int64_t t) {
   return static_cast<T*>(x.data) + t * x.stride;
 }
 
-// One element of a weight matrix, exact. Rows may lie at any even address in a file, hence memcpy.
+// One element of a weight matrix, exact. Rows may lie at any even address in a file, hence memcpy (blocks need no more than an even one).
 template <class T>
 T weight_at(const Weight& w, int64_t n, int64_t j) {
   const size_t i = size_t(n) * size_t(w.cols) + size_t(j);
@@ -24,6 +25,11 @@ T weight_at(const Weight& w, int64_t n, int64_t j) {
     std::memcpy(&f, base + 4 * i, 4);
     return f;
   }
+  const int64_t block = int64_t(i) / block_values(w.type);
+  const int at = int(int64_t(i) % block_values(w.type));
+  if (w.type == Type::q8_0) return value_q8_0(static_cast<const BlockQ8_0*>(w.data) + block, at);
+  if (w.type == Type::q4_k) return value_q4_k(static_cast<const BlockQ4_K*>(w.data) + block, at);
+  if (w.type == Type::q6_k) return value_q6_k(static_cast<const BlockQ6_K*>(w.data) + block, at);
   uint16_t h;
   std::memcpy(&h, base + 2 * i, 2);
   return w.type == Type::bf16 ? bf16_to_float(h) : f16_to_float(h);
