@@ -241,7 +241,7 @@ TEST_CASE("ConceptSelector: weights of both instances, read from a converted che
   checkpoint.edit("config.json", "CoverageTokenSelector", "ConceptSelector");
   checkpoint.write(dir.file("learned"));
   ConvertOptions options;
-  options.folder = dir.file("learned");
+  options.input = dir.file("learned");
   options.target = dir.file("learned.gguf");
   options.matrices = Type::f32;
   convert_checkpoint(options);

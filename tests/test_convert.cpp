@@ -27,7 +27,7 @@ namespace {
 
 ConvertSummary convert(const std::string& folder, const std::string& target, Type type = Type::bf16) {
   ConvertOptions o;
-  o.folder = folder, o.target = target, o.matrices = type;
+  o.input = folder, o.target = target, o.matrices = type;
   return convert_checkpoint(o);
 }
 
@@ -288,7 +288,7 @@ TEST_CASE("convert: the full 8B layout, dry run") {
   write_file(dir.file("tokenizer.json"), golden.files.at("tokenizer.json"));
 
   ConvertOptions o;
-  o.folder = dir.path.string(), o.target = dir.file("x.gguf"), o.dry_run = true;
+  o.input = dir.path.string(), o.target = dir.file("x.gguf"), o.dry_run = true;
   ConvertSummary summary;
   try {
     summary = convert_checkpoint(o);
@@ -301,7 +301,16 @@ TEST_CASE("convert: the full 8B layout, dry run") {
   }
   CHECK(summary.by_type.at("BF16").bytes / 100'000'000 == 176);  // 17.6 GB (spec)
   CHECK(summary.by_type.at("BF16").tensors + summary.by_type.at("F32").tensors == int64_t(specs.size()));
+  CHECK(summary.mix.empty());
   CHECK_FALSE(std::filesystem::exists(dir.file("x.gguf")));
+
+  o.matrices = Type::q4_k;
+  summary = convert_checkpoint(o);
+  CHECK(summary.mix == std::vector<std::string>{"embedding and output: Q6_K 2", "decoder layers: Q4_K 216, Q6_K 36", "ViT: BF16 27, F32 1, Q8_0 90", "slide branch: Q8_0 22",
+                                                "rows of 4304 are no whole Q8_0 blocks: v.blk.*.ffn_down.weight BF16 (27)"});
+  CHECK(summary.file_bytes / 100'000'000 == 59);
+  o.matrices = Type::q8_0;
+  CHECK(convert_checkpoint(o).mix[1] == "decoder layers: Q8_0 252");
 }
 
 TEST_CASE("convert: memory of its own stays small while it streams") {
@@ -316,7 +325,7 @@ TEST_CASE("convert: memory of its own stays small while it streams") {
   for (const auto& [name, text] : c.files) write_file(dir.file(name), text);
   write_sparse_safetensors(dir.file("model.safetensors"), c.tensors);
   ConvertOptions o;
-  o.folder = dir.path.string(), o.target = dir.file("x.gguf"), o.matrices = Type::f32;
+  o.input = dir.path.string(), o.target = dir.file("x.gguf"), o.matrices = Type::f32;
   const int64_t before = own_memory();
   int64_t peak = 0;
   o.progress = [&](const char*, uint64_t, uint64_t) { return peak = std::max(peak, own_memory() - before), true; };

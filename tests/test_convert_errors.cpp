@@ -44,7 +44,7 @@ std::string complaint(const std::string& name, const std::function<void(TestChec
   c.write(dir.file("in"));
   std::filesystem::create_directory(dir.file("out"));
   ConvertOptions o;
-  o.folder = dir.file("in"), o.target = dir.file("out") + "/x.gguf", o.matrices = type;
+  o.input = dir.file("in"), o.target = dir.file("out") + "/x.gguf", o.matrices = type;
   try {
     convert_checkpoint(o);
   } catch (const Error& e) {
@@ -192,9 +192,9 @@ TEST_CASE("convert: targets, space, cancel") {
   TestCheckpoint c = golden("tiny-4b");
   c.write(dir.file("in"));
   ConvertOptions o;
-  o.folder = dir.file("in");
+  o.input = dir.file("in");
   const auto says = [&](const std::string& folder, const std::string& target) {
-    o.folder = folder, o.target = target;
+    o.input = folder, o.target = target;
     try {
       convert_checkpoint(o);
     } catch (const Error& e) {
@@ -248,7 +248,9 @@ TEST_CASE("breastgpt-convert: arguments, output, exit codes") {
       {{"-o", target}, "CHECKPOINT_DIR is missing"},
       {{in, "-o"}, "-o needs a value"},
       {{in, "-o", target, "--type"}, "--type needs a value"},
-      {{in, "-o", target, "--type", "q8"}, "--type \"q8\": expected f32, bf16 or f16"},
+      {{in, "-o", target, "--type", "q8"}, "--type \"q8\": expected f32, bf16, f16, q8_0, q6_k or q4_k_m"},
+      {{in, "-o", target, "--threads", "0"}, "--threads \"0\": expected 1 to 1024"},
+      {{in, "-o", target, "--threads=2x"}, "--threads \"2x\": expected 1 to 1024"},
       {{in, "-o", target, "--quick"}, "unknown option \"--quick\""},
       {{in, "-o", target, "--dry-run=1"}, "unknown option \"--dry-run=1\""},
       {{in, in, "-o", target}, "more than one CHECKPOINT_DIR"},

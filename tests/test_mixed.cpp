@@ -281,7 +281,7 @@ std::shared_ptr<const Model> concept_model(const TempDir& folder) {
   c.edit("config.json", "CoverageTokenSelector", "ConceptSelector");
   c.write(folder.file("checkpoint"));
   ConvertOptions options;
-  options.folder = folder.file("checkpoint");
+  options.input = folder.file("checkpoint");
   options.target = folder.file("concept.gguf");
   options.matrices = Type::f32;
   convert_checkpoint(options);

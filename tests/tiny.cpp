@@ -26,7 +26,7 @@ std::string tiny_weights(const std::string& checkpoint, const std::string& type,
   for (const auto& [key, value] : edits) config[key] = nlohmann::json::parse(value);
   write_file((source / "config.json").string(), config.dump());
   bg::ConvertOptions options;
-  options.folder = source.string();
+  options.input = source.string();
   options.target = out;
   options.matrices = type == "f32" ? bg::Type::f32 : type == "f16" ? bg::Type::f16 : bg::Type::bf16;
   bg::convert_checkpoint(options);

@@ -1,9 +1,12 @@
 // See cli.h.
 #include "weights_convert/cli.h"
 
+#include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <new>
+#include <thread>
 
 #include "loaders/error.h"
 #include "runtime/breastgpt.h"
@@ -13,19 +16,26 @@ namespace bg {
 namespace {
 
 const char help[] =
-    R"(breastgpt-convert: a published checkpoint → one weights file for breastgpt
+    R"(breastgpt-convert: a published checkpoint, or a weights file in F32, BF16 or F16 → one weights file for breastgpt
 
-usage: breastgpt-convert CHECKPOINT_DIR -o MODEL.gguf [--type f32|bf16|f16] [--dry-run]
+usage: breastgpt-convert CHECKPOINT_DIR -o MODEL.gguf [--type TYPE] [--threads N] [--dry-run]
 
 CHECKPOINT_DIR  folder with config.json, tokenizer.json and model.safetensors, or shards with
                 model.safetensors.index.json; model_type breastgpt or qwen3_vl. Also read when present:
                 generation_config.json, preprocessor_config.json, video_preprocessor_config.json,
                 chat_template.jinja, chat_template.json, tokenizer_config.json.
+                Or a .gguf file that this program made with --type f32, bf16 or f16.
 
 -o, --output FILE   the weights file (GGUF v3). Written under a temporary name beside it and renamed when complete;
                     an existing file is replaced. After any failure nothing is left behind.
 --type TYPE         type of the matrices: bf16 (default), f16, f32. Norms and biases are always F32.
                     Values are rounded to nearest even; a value that does not fit is an error.
+                    Quantised, as mixes that keep the sensitive tensors wider (each is printed):
+                      q8_0    every matrix Q8_0 (8.5 bits per weight)
+                      q6_k    decoder and embeddings Q6_K (6.6 bits), the rest Q8_0
+                      q4_k_m  decoder Q4_K (4.5 bits), of attn_v and ffn_down about half Q6_K; embeddings Q6_K, the rest Q8_0
+                    Learned positions stay F32. Rows that are no whole blocks (of 32 or 256 values) take Q8_0 or BF16.
+--threads N         threads that quantise (default: as many as the machine has); the file is the same for any number.
 --dry-run           check configuration, tokenizer, names, shapes, types and disk space; write nothing.
 --help, --version   this text; the version.
 
@@ -41,6 +51,7 @@ struct Arguments {
 
 Arguments parse(const std::vector<std::string>& all) {
   Arguments a;
+  a.options.threads = std::clamp(int(std::thread::hardware_concurrency()), 1, 1024);
   bool options_over = false;
   for (size_t i = 0; i < all.size() && a.wrong.empty(); ++i) {
     std::string name = all[i], value;
@@ -55,8 +66,8 @@ Arguments parse(const std::vector<std::string>& all) {
     };
     if (options_over || name.empty() || name[0] != '-') {
       if (all[i].empty()) a.wrong = "CHECKPOINT_DIR is empty";
-      else if (!a.options.folder.empty()) a.wrong = "more than one CHECKPOINT_DIR: \"" + all[i] + "\"";
-      a.options.folder = all[i];
+      else if (!a.options.input.empty()) a.wrong = "more than one CHECKPOINT_DIR: \"" + all[i] + "\"";
+      a.options.input = all[i];
     } else if (name == "-o" || name == "--output") {
       if (needs_value()) a.options.target = value;
     } else if (name == "--type") {
@@ -64,7 +75,15 @@ Arguments parse(const std::vector<std::string>& all) {
       if (value == "f32") a.options.matrices = Type::f32;
       else if (value == "bf16") a.options.matrices = Type::bf16;
       else if (value == "f16") a.options.matrices = Type::f16;
-      else a.wrong = "--type \"" + value + "\": expected f32, bf16 or f16";
+      else if (value == "q8_0") a.options.matrices = Type::q8_0;
+      else if (value == "q6_k") a.options.matrices = Type::q6_k;
+      else if (value == "q4_k_m") a.options.matrices = Type::q4_k;
+      else a.wrong = "--type \"" + value + "\": expected f32, bf16, f16, q8_0, q6_k or q4_k_m";
+    } else if (name == "--threads") {
+      if (!needs_value()) break;
+      const auto [end, problem] = std::from_chars(value.data(), value.data() + value.size(), a.options.threads);
+      if (problem != std::errc() || end != value.data() + value.size() || a.options.threads < 1 || a.options.threads > 1024)
+        a.wrong = "--threads \"" + value + "\": expected 1 to 1024";
     } else if (attached) {
       a.wrong = "unknown option \"" + all[i] + "\"";
     } else if (name == "--dry-run") {
@@ -80,7 +99,7 @@ Arguments parse(const std::vector<std::string>& all) {
     }
   }
   if (a.wrong.empty() && !a.help && !a.version) {
-    if (a.options.folder.empty()) a.wrong = "CHECKPOINT_DIR is missing";
+    if (a.options.input.empty()) a.wrong = "CHECKPOINT_DIR is missing";
     else if (a.options.target.empty()) a.wrong = "-o MODEL.gguf is missing";
   }
   return a;
@@ -125,8 +144,9 @@ class Bar {
 };
 
 void print_summary(std::ostream& out, const Arguments& a, const ConvertSummary& s, double seconds) {
-  out << a.options.folder << ": " << s.model_type << '\n';
+  out << a.options.input << ": " << s.model_type << '\n';
   for (const std::string& note : s.notes) out << "  " << note << '\n';
+  for (const std::string& line : s.mix) out << "  " << line << '\n';
   for (const auto& [type, group] : s.by_type) out << "  " << type << ": " << group.tensors << " tensors, " << group.bytes << " bytes\n";
   char time[32];
   std::snprintf(time, sizeof time, "%.1f s", seconds);
@@ -139,7 +159,7 @@ void print_summary(std::ostream& out, const Arguments& a, const ConvertSummary& 
 int run_convert(const std::vector<std::string>& arguments, const ConvertCli& cli) {
   Arguments a = parse(arguments);
   if (!a.wrong.empty()) {
-    cli.err << "breastgpt-convert: " << a.wrong << "\nusage: breastgpt-convert CHECKPOINT_DIR -o MODEL.gguf [--type f32|bf16|f16] [--dry-run]   (--help for more)\n";
+    cli.err << "breastgpt-convert: " << a.wrong << "\nusage: breastgpt-convert CHECKPOINT_DIR -o MODEL.gguf [--type TYPE] [--threads N] [--dry-run]   (--help for more)\n";
     return exit_usage;
   }
   if (a.help || a.version) {

@@ -1,12 +1,17 @@
-// The converter's story: read the small files, plan, hash the inputs, write the header, stream the tensors, fill in their hashes, rename.
+// The converter's story: read the small files (or the header of a weights file), plan, hash the inputs, write the header, stream the tensors, fill in
+// their hashes, rename.
 #include "weights_convert/convert.h"
 
 #include <algorithm>
-#include <filesystem>
+#include <cmath>
 #include <cstdio>
+#include <filesystem>
+#include <memory>
 
+#include "kernels/cpu/threads.h"
 #include "loaders/cursor.h"
 #include "loaders/error.h"
+#include "loaders/gguf.h"
 #include "loaders/new_file.h"
 #include "loaders/safetensors.h"
 #include "loaders/sha256.h"
@@ -14,12 +19,14 @@
 #include "weights_convert/checkpoint_config.h"
 #include "weights_convert/elements.h"
 #include "weights_convert/gguf_writer.h"
+#include "weights_convert/mix.h"
+#include "weights_convert/quantise.h"
 #include "weights_convert/tensor_plan.h"
 
 namespace bg {
 namespace {
 
-constexpr uint64_t piece_elements = 1 << 20;  // streamed at a time: at most 4 MiB in, 4 MiB out
+constexpr uint64_t piece_elements = 1 << 20;  // streamed at a time: at most 4 MiB in, 4 MiB out, 4 MiB of floats between; whole blocks
 constexpr uint64_t piece_bytes = 4 << 20;
 const std::string hash_to_come(64, '0');
 
@@ -38,20 +45,49 @@ class Progress {
 };
 
 struct Input {
-  Safetensors weights;
+  std::unique_ptr<Safetensors> checkpoint;  // one of these two holds the tensors
+  std::unique_ptr<Gguf> file;
+  std::string name;                         // general.name
   CheckpointConfig config;
   TensorPlan plan;
+  std::vector<std::string> paths;           // every file that was read, the small ones first, then the shards in order
 };
 
 std::string base_name(const std::string& path) { return std::filesystem::path(path).filename().string(); }
 
-// Every file that was read, the small ones first, then the shards in order.
-std::vector<std::string> input_paths(const std::string& folder, const Input& in) {
-  std::vector<std::string> paths;
-  for (const std::string& name : in.config.files) paths.push_back(folder + "/" + name);
-  if (!in.weights.index_path().empty()) paths.push_back(in.weights.index_path());
-  for (const auto& file : in.weights.files()) paths.push_back(file->path());
-  return paths;
+Input read_folder(const std::string& folder, Type asked) {
+  Input in;
+  in.checkpoint = std::make_unique<Safetensors>(folder);
+  in.name = base_name(std::filesystem::weakly_canonical(folder));
+  in.config = read_checkpoint_config(folder, vocabulary_rows(*in.checkpoint, folder));
+  in.plan = plan_tensors(*in.checkpoint, in.config.config, asked, folder);
+  for (const std::string& name : in.config.files) in.paths.push_back(folder + "/" + name);
+  if (!in.checkpoint->index_path().empty()) in.paths.push_back(in.checkpoint->index_path());
+  for (const auto& file : in.checkpoint->files()) in.paths.push_back(file->path());
+  return in;
+}
+
+// Everything but the tensors comes over as it is.
+Input read_weights_file(const std::string& path, Type asked) {
+  Input in;
+  in.file = std::make_unique<Gguf>(path);
+  const Gguf& f = *in.file;
+  in.config.config = read_config(f);
+  in.name = f.has("general.name") ? std::string(f.text("general.name")) : base_name(path);
+  in.plan = plan_tensors(f, in.config.config, asked);
+  for (const std::string_view t : f.texts("tokenizer.ggml.tokens")) in.config.tokenizer.tokens.emplace_back(t);
+  for (const int64_t t : f.integers("tokenizer.ggml.token_type")) in.config.tokenizer.types.push_back(int32_t(t));
+  for (const std::string_view m : f.texts("tokenizer.ggml.merges")) in.config.tokenizer.merges.emplace_back(m);
+  if (f.has("tokenizer.chat_template")) in.config.chat_template = std::string(f.text("tokenizer.chat_template"));
+  in.paths = {path};
+  return in;
+}
+
+Input read_input(const std::string& path, Type asked) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) return read_folder(path, asked);
+  if (std::filesystem::path(path).extension() == ".gguf") return read_weights_file(path, asked);
+  throw Error(Status::not_found, path + ": is not a folder, nor a .gguf file; give the folder of a published checkpoint (config.json, *.safetensors, tokenizer.json)");
 }
 
 std::vector<std::string> hash_inputs(const std::vector<std::string>& paths, Progress& progress) {
@@ -83,14 +119,25 @@ struct ConfigWriter {
   void sections(const char* key, const int64_t (&v)[3]) const { header.integers(key, {v, v + 3}); }
 };
 
+// The field's numbers of general.file_type.
+int64_t file_type(Type asked) {
+  switch (asked) {
+    case Type::f32: return 0;
+    case Type::f16: return 1;
+    case Type::q8_0: return 7;
+    case Type::q4_k: return 15;
+    case Type::q6_k: return 18;
+    default: return 32;
+  }
+}
+
 GgufHeader make_header(const ConvertOptions& options, const Input& in, const std::vector<std::string>& sources, const std::vector<std::string>& hashes) {
   const CheckpointConfig& c = in.config;
-  const int64_t file_type = options.matrices == Type::f32 ? 0 : options.matrices == Type::f16 ? 1 : 32;  // the field's numbers: all F32, mostly F16, mostly BF16
   GgufHeader h;
   h.text("general.architecture", architecture_name);
-  h.text("general.name", base_name(std::filesystem::weakly_canonical(options.folder)));
+  h.text("general.name", in.name);
   h.integer("general.alignment", gguf_alignment);
-  h.integer("general.file_type", file_type);
+  h.integer("general.file_type", file_type(options.matrices));
   visit_config(c.config, ConfigWriter{h});
   h.text("tokenizer.ggml.model", "gpt2");
   h.text("tokenizer.ggml.pre", "qwen2");
@@ -105,32 +152,56 @@ GgufHeader make_header(const ConvertOptions& options, const Input& in, const std
   return h;
 }
 
-[[noreturn]] void refuse_value(const PlannedTensor& t, const std::string& file, int64_t element, float value) {
+[[noreturn]] void refuse_value(const PlannedTensor& t, int64_t element, float value) {
   const bool finite = value - value == 0;
   char number[32];
   std::snprintf(number, sizeof number, "%.9g", double(value));
   throw Error(finite ? Status::unsupported : Status::bad_file,
-              file + ": tensor " + shown(t.source->name) + ", element " + std::to_string(element) + " is " + number +
+              t.file->path() + ": tensor " + shown(t.source) + ", element " + std::to_string(element) + " is " + number +
                   (finite ? std::string(", too large for ") + type_name(t.to) +
                       "; convert with --type bf16 or f32" : "; weights must be finite, get the checkpoint again"));
 }
 
+// n values from `at` of a tensor → out, in its type.
+class Values {
+ public:
+  explicit Values(int threads) : threads_(threads) {}
+
+  void convert(uint8_t* out, const PlannedTensor& t, uint64_t at, uint64_t n) {
+    const uint8_t* x = t.data + stored_bytes(t.from, int64_t(at));
+    if (is_quantised(t.to)) floats_.resize(piece_elements);
+    const int64_t wrong = is_quantised(t.to) ? convert_elements(floats_.data(), Type::f32, x, t.from, int64_t(n)) : convert_elements(out, t.to, x, t.from, int64_t(n));
+    if (wrong >= 0) refuse_value(t, int64_t(at) + wrong, element_value(x, t.from, wrong));
+    if (!is_quantised(t.to)) return;
+    for (uint64_t i = 0; i < n; ++i)
+      if (std::fabs(floats_[i]) > kLargestQuantised) refuse_value(t, int64_t(at + i), floats_[i]);
+    constexpr int64_t share = 1 << 14;  // whole blocks of every type
+    threads_.run((int64_t(n) + share - 1) / share, [&](int64_t part, int) {
+      const int64_t first = part * share;
+      quantise(out + stored_bytes(t.to, first), t.to, floats_.data() + first, std::min(share, int64_t(n) - first));
+    });
+  }
+
+ private:
+  cpu::Threads threads_;
+  std::vector<float> floats_;
+};
+
 // Streams one tensor through conversion and hash into the file. Returns the hash of the bytes as stored.
-std::string write_tensor(NewFile& out, const PlannedTensor& t, const MappedFile& file, std::vector<uint8_t>& buffer, Progress& progress) {
-  const uint64_t from = type_size(t.from), to = type_size(t.to), elements = t.source->bytes / from;
+std::string write_tensor(NewFile& out, const PlannedTensor& t, Values& values, std::vector<uint8_t>& buffer, Progress& progress) {
+  const uint64_t elements = uint64_t(t.elements());
   Sha256 hash;
   for (uint64_t at = 0; at < elements; at += piece_elements) {
-    const uint64_t n = std::min(piece_elements, elements - at);
-    const uint8_t* x = t.source->data + at * from;
-    const int64_t wrong = convert_elements(buffer.data(), t.to, x, t.from, int64_t(n));
-    if (wrong >= 0) refuse_value(t, file.path(), int64_t(at) + wrong, element_value(x, t.from, wrong));
-    hash.update(buffer.data(), n * to);
-    out.append(buffer.data(), n * to);
-    file.forget(t.source->offset + at * from, n * from);
-    progress.add("converting", n * to);
+    const uint64_t n = std::min(piece_elements, elements - at), bytes = stored_bytes(t.to, int64_t(n));
+    values.convert(buffer.data(), t, at, n);
+    hash.update(buffer.data(), bytes);
+    out.append(buffer.data(), bytes);
+    t.file->forget(size_t(t.data - t.file->data()) + stored_bytes(t.from, int64_t(at)), stored_bytes(t.from, int64_t(n)));
+    progress.add("converting", bytes);
   }
   const uint8_t zeros[gguf_alignment] = {};
-  out.append(zeros, gguf_padded(elements * to) - elements * to);
+  const uint64_t stored = stored_bytes(t.to, int64_t(elements));
+  out.append(zeros, gguf_padded(stored) - stored);
   return hash.hex();
 }
 
@@ -145,21 +216,19 @@ void check_target(const std::string& target, const std::vector<std::string>& inp
         "; free some space or choose another folder");
 }
 
-void write_file(const ConvertOptions& options, const Input& in, const std::vector<std::string>& inputs, uint64_t data_bytes) {
+void write_file(const ConvertOptions& options, const Input& in, uint64_t data_bytes) {
   uint64_t total = data_bytes;
-  for (const std::string& path : inputs) total += std::filesystem::file_size(path);
+  for (const std::string& path : in.paths) total += std::filesystem::file_size(path);
   Progress progress(options, total);
 
   NewFile out(options.target);  // before the long work, so that a folder that cannot be written is told at once
-  const std::vector<std::string> sources = hash_inputs(inputs, progress);
+  const std::vector<std::string> sources = hash_inputs(in.paths, progress);
   std::vector<std::string> hashes(in.plan.tensors.size(), hash_to_come);
   const std::string header = make_header(options, in, sources, hashes).bytes();
   out.append(header.data(), header.size());
   std::vector<uint8_t> buffer(piece_elements * sizeof(float));
-  for (size_t i = 0; i < hashes.size(); ++i) {
-    const PlannedTensor& t = in.plan.tensors[i];
-    hashes[i] = write_tensor(out, t, *in.weights.files()[t.source->file], buffer, progress);
-  }
+  Values values(options.threads);
+  for (size_t i = 0; i < hashes.size(); ++i) hashes[i] = write_tensor(out, in.plan.tensors[i], values, buffer, progress);
   // Hashes have a fixed length: the same header with the true ones fits over the first one exactly.
   const std::string final_header = make_header(options, in, sources, hashes).bytes();
   if (final_header.size() != header.size()) throw Error(Status::internal, options.target + ": the header changed its size");
@@ -171,33 +240,26 @@ void write_file(const ConvertOptions& options, const Input& in, const std::vecto
 }  // namespace
 
 ConvertSummary convert_checkpoint(const ConvertOptions& options) {
-  std::error_code ignored;
-  if (!std::filesystem::is_directory(options.folder, ignored))
-    throw Error(Status::not_found, options.folder +
-        ": is not a folder; give the folder of a published checkpoint (config.json, *.safetensors, tokenizer.json)");
-  Input in{Safetensors(options.folder), {}, {}};
-  in.config = read_checkpoint_config(options.folder, vocabulary_rows(in.weights, options.folder));
-  in.plan = plan_tensors(in.weights, in.config.config, options.matrices, options.folder);
-
+  const Input in = read_input(options.input, options.matrices);
   ConvertSummary summary;
   summary.model_type = in.config.config.model_type;
   summary.notes = in.plan.notes;
+  summary.mix = describe_mix(in.plan.tensors, in.config.config.text.layers, options.matrices);
   uint64_t stored = 0;
   for (const PlannedTensor& t : in.plan.tensors) {
     ConvertSummary::Group& group = summary.by_type[type_name(t.to)];
-    const uint64_t bytes = t.source->bytes / type_size(t.from) * type_size(t.to);
+    const uint64_t bytes = stored_bytes(t.to, t.elements());
     ++group.tensors;
     group.bytes += bytes;
     stored += bytes;
   }
-  const std::vector<std::string> inputs = input_paths(options.folder, in);
   // Sizes depend on the lengths of names and hashes only, so placeholders tell the size of the file.
   std::vector<std::string> sources;
-  for (const std::string& path : inputs) sources.push_back(base_name(path) + " " + hash_to_come);
+  for (const std::string& path : in.paths) sources.push_back(base_name(path) + " " + hash_to_come);
   const GgufHeader header = make_header(options, in, sources, std::vector<std::string>(in.plan.tensors.size(), hash_to_come));
   summary.file_bytes = header.bytes().size() + header.data_bytes();
-  check_target(options.target, inputs, summary.file_bytes);
-  if (!options.dry_run) write_file(options, in, inputs, stored);
+  check_target(options.target, in.paths, summary.file_bytes);
+  if (!options.dry_run) write_file(options, in, stored);
   return summary;
 }
 

@@ -1,5 +1,6 @@
-// A published checkpoint folder → one weights file. In: folder, target, type of the matrices. Out: the file, complete or not at all, and a summary.
-// Streams: beside the mapped input it holds the header and a few MiB. Not here: the command line (cli.h).
+// A published checkpoint folder, or a weights file of ours that is not quantised → one weights file. In: input, target, type of the matrices.
+// Out: the file, complete or not at all, and a summary. Streams: beside the mapped input it holds the header and some MiB. Tensors are the same bytes for
+// any number of threads, and from the checkpoint as from its F32 file. Not here: the command line (cli.h).
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -12,8 +13,9 @@
 namespace bg {
 
 struct ConvertOptions {
-  std::string folder, target;
-  Type matrices = Type::bf16;  // F32, BF16, F16; vectors are always F32
+  std::string input, target;   // a checkpoint's folder or a .gguf file; the file to write
+  Type matrices = Type::bf16;  // F32, BF16, F16, or the mix of that type: Q8_0, Q6_K, Q4_K (mix.h); vectors are always F32
+  int threads = 1;             // that quantise
   bool dry_run = false;        // check everything except the values, write nothing
   // (what is done, bytes done, bytes in all); at least once per 4 MiB; returning false stops with Error{cancelled}.
   std::function<bool(const char* phase, uint64_t done, uint64_t total)> progress;
@@ -28,6 +30,7 @@ struct ConvertSummary {
   uint64_t file_bytes = 0;
   std::string model_type;
   std::vector<std::string> notes;  // what was left out on purpose
+  std::vector<std::string> mix;    // of a quantised file: the types of each part, and what kept a wider type
 };
 
 ConvertSummary convert_checkpoint(const ConvertOptions& options);  // throws Error

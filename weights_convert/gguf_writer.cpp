@@ -74,14 +74,14 @@ void GgufHeader::texts(const std::string& name, const std::vector<std::string>& 
 void GgufHeader::tensor(const std::string& name, const std::vector<int64_t>& shape, Type type) {
   put_text(list_, name);
   put<uint32_t>(list_, uint32_t(shape.size()));
-  uint64_t bytes = type_size(type);
+  uint64_t elements = 1;
   for (size_t i = shape.size(); i-- > 0;) {
     put<uint64_t>(list_, uint64_t(shape[i]));
-    bytes *= uint64_t(shape[i]);
+    elements *= uint64_t(shape[i]);
   }
   put<uint32_t>(list_, uint32_t(type));
   put<uint64_t>(list_, data_bytes_);
-  data_bytes_ += gguf_padded(bytes);
+  data_bytes_ += gguf_padded(stored_bytes(type, int64_t(elements)));
   ++tensor_count_;
 }
 

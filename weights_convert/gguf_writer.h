@@ -21,7 +21,7 @@ class GgufHeader {
   void boolean(const std::string& key, bool value);
   void integers(const std::string& key, const std::vector<int64_t>& values);  // i32 where all fit, else i64
   void texts(const std::string& key, const std::vector<std::string>& values);
-  // shape: slowest first. The offset of its data follows from the tensors before it.
+  // shape: slowest first; rows are whole blocks of the type. The offset of its data follows from the tensors before it.
   void tensor(const std::string& name, const std::vector<int64_t>& shape, Type type);
 
   std::string bytes() const;                         // the whole header, padded to the alignment: the data starts behind it

@@ -5,6 +5,8 @@
 
 #include "loaders/cursor.h"
 #include "loaders/error.h"
+#include "runtime/weights.h"
+#include "weights_convert/mix.h"
 
 namespace bg {
 namespace {
@@ -52,7 +54,7 @@ int64_t vocabulary_rows(const Safetensors& checkpoint, const std::string& where)
   return t->shape[0];
 }
 
-TensorPlan plan_tensors(const Safetensors& checkpoint, const Config& config, Type matrices, const std::string& where) {
+TensorPlan plan_tensors(const Safetensors& checkpoint, const Config& config, Type asked, const std::string& where) {
   TensorPlan plan;
   std::vector<std::string> wrong;
   std::set<std::string> used;
@@ -69,7 +71,7 @@ TensorPlan plan_tensors(const Safetensors& checkpoint, const Config& config, Typ
       continue;
     }
     used.insert(source->name);
-    PlannedTensor planned{spec, source, Type::f32, spec.matrix ? matrices : Type::f32};
+    PlannedTensor planned{spec, source->name, source->data, checkpoint.files()[source->file].get(), Type::f32, type_in_mix(spec, config.text.layers, asked)};
     if (source->shape != spec.published_shape)
       wrong.push_back("wrong shape: " + shown(source->name) + ", expected " + shape_text(spec.published_shape) + ", found " + shape_text(source->shape));
     else if (!weight_type(source->dtype, planned.from))
@@ -91,6 +93,19 @@ TensorPlan plan_tensors(const Safetensors& checkpoint, const Config& config, Typ
                         " not fit config.json; use weights and config.json of the same checkpoint:";
   for (const std::string& line : wrong) message += "\n  " + line;
   throw Error(Status::bad_file, message);
+}
+
+TensorPlan plan_tensors(const Gguf& file, const Config& config, Type asked) {
+  read_weights(file, config);  // checks names, shapes and types
+  TensorPlan plan;
+  for (const TensorSpec& spec : tensor_specs(config)) {
+    const GgufTensor& t = *file.find(spec.name);
+    if (is_quantised(t.type))
+      throw Error(Status::unsupported, file.path() + ": tensor " + shown(t.name) + " is " + type_name(t.type) +
+                                           ", quantised already; give the checkpoint's folder, or a weights file made with --type f32, bf16 or f16");
+    plan.tensors.push_back({spec, t.name, t.data, &file.mapping(), t.type, type_in_mix(spec, config.text.layers, asked)});
+  }
+  return plan;
 }
 
 }  // namespace bg

@@ -1,10 +1,11 @@
-// Which checkpoint tensor becomes which tensor of the weights file: the name table (runtime/names.h) matched against what the checkpoint holds.
-// In: the checkpoint's tensors and its Config. Out: the plan in the file's order. Not here: reading or writing of values.
+// Which tensor of the input becomes which tensor of the weights file: the name table (runtime/names.h) matched against what the checkpoint or the
+// weights file holds. In: its tensors and Config. Out: the plan in the file's order. Not here: reading or writing of values, the choice of types (mix.h).
 #pragma once
 #include <string>
 #include <vector>
 
 #include "kernels/ops.h"
+#include "loaders/gguf.h"
 #include "loaders/safetensors.h"
 #include "runtime/names.h"
 
@@ -12,8 +13,16 @@ namespace bg {
 
 struct PlannedTensor {
   TensorSpec spec;
-  const SafetensorsTensor* source = nullptr;
+  std::string source;               // its name in the input
+  const uint8_t* data = nullptr;    // there, any alignment
+  const MappedFile* file = nullptr;
   Type from = Type::f32, to = Type::f32;
+
+  int64_t elements() const {
+    int64_t n = 1;
+    for (const int64_t size : spec.shape) n *= size;
+    return n;
+  }
 };
 
 struct TensorPlan {
@@ -24,7 +33,9 @@ struct TensorPlan {
 // Rows of the embedding matrix. Throws Error{unsupported} for exports from before the names had `language_model`.
 int64_t vocabulary_rows(const Safetensors& checkpoint, const std::string& where);
 
-// matrices: F32, BF16 or F16. Throws one Error{bad_file} that lists every missing, unknown, repeated or misshapen tensor and every unusable type.
-TensorPlan plan_tensors(const Safetensors& checkpoint, const Config& config, Type matrices, const std::string& where);
+// asked: what mix.h takes. Throws one Error{bad_file} that lists every missing, unknown, repeated or misshapen tensor and every unusable type.
+TensorPlan plan_tensors(const Safetensors& checkpoint, const Config& config, Type asked, const std::string& where);
+// From a weights file of ours in F32, BF16 or F16. Throws Error: as read_weights, and for quantised tensors.
+TensorPlan plan_tensors(const Gguf& file, const Config& config, Type asked);
 
 }  // namespace bg
