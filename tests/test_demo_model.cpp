@@ -1,4 +1,4 @@
-// The committed demo model (weights_convert/demo) on the held-out phantoms: PyTorch's answers, and the scores that were committed. A change of the runtime
+// The committed demo model (weights_convert/demo) on the held-out phantoms: PyTorch's answers, and the scores that were committed, for each weight type. A change of the runtime
 // that spoils answers without breaking any tensor's tolerance ends here.
 #include <doctest/doctest.h>
 
@@ -86,6 +86,19 @@ TEST_CASE("demo model: held-out phantoms get PyTorch's answers and the committed
   REQUIRE_MESSAGE(run.code == 0, run.err);
   check_answers(lines_of(dir.file("out/predictions.jsonl")));
   if (whole) check_scores(json::parse(read_file(dir.file("out/report.json"))), json::parse(read_file(golden_path("phantoms/report.json"))));
+}
+
+TEST_CASE("demo model: quantised, it keeps the committed scores of its type") {
+  if (!whole) return;
+  for (const std::string type : {"q8_0", "q4_k_m"}) {
+    CAPTURE(type);
+    const TempDir dir;
+    const CliResult converted = program("breastgpt-convert", {kModel, "-o", dir.file("demo.gguf"), "--type", type});
+    REQUIRE_MESSAGE(converted.code == 0, converted.err);
+    const CliResult run = breastgpt({"bench", "-m", dir.file("demo.gguf"), golden_path("phantoms/bench.jsonl"), "-o", dir.file("out"), "--max-tokens", "160"});
+    REQUIRE_MESSAGE(run.code == 0, run.err);
+    check_scores(json::parse(read_file(dir.file("out/report.json"))), json::parse(read_file(golden_path("phantoms/report-" + type + ".json"))));
+  }
 }
 
 TEST_CASE("demo model: the file is whole and within its size") {
