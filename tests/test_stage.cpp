@@ -219,6 +219,17 @@ TEST_CASE("stage: the ways a spreadsheet writes a table") {
   }
 }
 
+TEST_CASE("stage: --skip-missing leaves out the templates whose columns the table lacks") {
+  const std::string other =
+      R"({"id":"us.echo","stage":"screening","modality":"ultrasound","task":"open_vqa","media":["image"],"ask":["What echo?"],"answer":"{echo_pattern}"})";
+  const Case c(std::string(kHeader) + kRow, std::string(kTemplate) + "," + other);
+  CHECK(c.build().code == 1);
+  const CliResult r = c.build({"--skip-missing"});
+  CHECK_MESSAGE(r.code == 0, r.err);
+  CHECK(contains(r.out, "templates left out:         1: \"us.echo\""));
+  CHECK(items_of(c.out).size() == 1);
+}
+
 TEST_CASE("stage: what is wrong with a table") {
   struct Wrong {
     std::string table;
@@ -302,7 +313,7 @@ TEST_CASE("stage: what is wrong with a template") {
       {"\"ask\"", "\"when\":{\"mass\":\"yes\"},\"ask\"", {"\"when\": \"mass\": expected a list of texts"}},
       {"\"ask\"", "\"ref\":[],\"ask\"", {"\"ref\": expected an object"}},
       {"{shape}", "{shap}",
-       {"t.json: template us.shape: column \"shap\" is not in ", "f.csv; nearest: \"shape\", \"case\", ", "correct the name, add the column, or leave the template out"}},
+       {"t.json: template us.shape: column \"shap\" is not in ", "f.csv; nearest: \"shape\", \"case\", ", "leave such templates out with --skip-missing"}},
       {"\"ask\"", "\"when\":{\"Mass\":[\"yes\"]},\"ask\"", {"column \"Mass\" is not in ", "nearest: \"mass\""}},
   };
   for (const Wrong& w : all) {

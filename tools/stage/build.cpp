@@ -42,7 +42,7 @@ void check_columns(const Table& table, const std::vector<Template>& templates, P
         if (!table.has(c)) users[c].push_back(&t);
   for (const auto& [column, by] : users)
     problems.add(by[0]->where() + (by.size() > 1 ? " and " + std::to_string(by.size() - 1) + " more" : "") + ": column " + bg::shown(column) + " is not in " +
-                 table.path() + "; nearest: " + nearest(column, table.columns()) + "; correct the name, add the column, or leave the template out");
+                 table.path() + "; nearest: " + nearest(column, table.columns()) + "; correct the name, add the column, or leave such templates out with --skip-missing");
 }
 
 // The rows that each template gives an item of; with per_template those of least pick().
@@ -79,6 +79,17 @@ std::vector<std::set<size_t>> choose(const Table& table, const std::vector<Templ
 }
 
 }  // namespace
+
+std::vector<std::string> leave_out_lacking(const Table& table, std::vector<Template>& templates) {
+  std::vector<std::string> left;
+  std::erase_if(templates, [&](const Template& t) {
+    const std::set<std::string> columns = columns_of(t);
+    const bool lacking = std::any_of(columns.begin(), columns.end(), [&](const std::string& c) { return !table.has(c); });
+    if (lacking) left.push_back(t.id);
+    return lacking;
+  });
+  return left;
+}
 
 Summary build(const Table& table, const std::vector<Template>& templates, const Settings& settings, Problems& problems,
               const std::function<void(const std::string&)>& write) {

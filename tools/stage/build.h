@@ -18,6 +18,9 @@ struct Summary {
   std::vector<std::string> unmatched;                       // templates that apply to no row
 };
 
+// Takes out the templates that name a column which the table does not have, and returns their names.
+std::vector<std::string> leave_out_lacking(const Table& table, std::vector<Template>& templates);
+
 // What is wrong goes to `problems`; any of it ends in tool::Failure before the first line. `write` gets each line with its line end; without it only the
 // counts are made.
 Summary build(const Table& table, const std::vector<Template>& templates, const Settings& settings, Problems& problems,

@@ -20,6 +20,7 @@ using tool::Failure;
 
 std::vector<tool::Option> with_filters(std::vector<tool::Option> table) {
   table.insert(table.end(), {{"--roles", "DIR", "system messages: DIR/screening.txt, diagnosis.txt, treatment.txt; without it items have none"},
+                             {"--skip-missing", "", "leave out the templates that name a column which the table does not have; they are listed"},
                              {"--stage", "S", "only templates of this stage: screening, diagnosis or treatment"},
                              {"--modality", "M", "only templates of this modality"},
                              {"--task", "T", "only templates of this task: closed_vqa, open_vqa, grounding, grounded_caption, caption or report"}});
@@ -33,6 +34,7 @@ bool is_template(const std::string& path) {
 
 struct Chosen {
   std::vector<Template> templates;
+  std::vector<std::string> left_out;  // --skip-missing
   size_t files = 0;
 };
 
@@ -85,6 +87,7 @@ void print(const Summary& s, const Table& table, const Chosen& chosen) {
   print_counts("  by task:", s.tasks);
   print_counts("rows skipped, column empty:", s.empty);
   print_counts("rows without an item:", s.unused);
+  if (!chosen.left_out.empty()) std::printf("%-28s%zu: %s\n", "templates left out:", chosen.left_out.size(), stage::quoted_list(chosen.left_out).c_str());
   if (!s.unmatched.empty()) std::printf("%-28s%zu: %s\n", "templates without an item:", s.unmatched.size(), stage::quoted_list(s.unmatched).c_str());
 }
 
@@ -123,9 +126,10 @@ int run_build(int argc, char** argv) {
   if (is_template(o.arguments()[0]))
     throw Failure{tool::kUsage, o.arguments()[0] + ": expected the table first, then the templates; see breastgpt-stage build --help"};
   Problems problems;
-  const Chosen chosen = read_chosen({o.arguments().begin() + 1, o.arguments().end()}, o, problems);
+  Chosen chosen = read_chosen({o.arguments().begin() + 1, o.arguments().end()}, o, problems);
   const stage::Settings settings = settings_of(o, chosen.templates);
   const Table table(o.arguments()[0], problems);
+  if (o.has("--skip-missing")) chosen.left_out = stage::leave_out_lacking(table, chosen.templates);
   bg::NewFile file(out);
   const Summary summary = stage::build(table, chosen.templates, settings, problems, [&](const std::string& line) { file.append(line.data(), line.size()); });
   if (summary.items == 0) throw Failure{tool::kFailed, table.path() + ": no template applies to any row; breastgpt-stage check tells why; nothing was written"};
@@ -145,7 +149,7 @@ int run_check(int argc, char** argv) {
   for (const std::string& a : o.arguments()) (is_template(a) ? paths : tables).push_back(a);
   if (paths.empty() || tables.size() > 1) throw Failure{tool::kUsage, "expected template files or folders and at most one table; see breastgpt-stage check --help"};
   Problems problems;
-  const Chosen chosen = read_chosen(paths, o, problems);
+  Chosen chosen = read_chosen(paths, o, problems);
   const stage::Settings settings = settings_of(o, chosen.templates);
   if (tables.empty()) {
     problems.stop_if_any();
@@ -153,6 +157,7 @@ int run_check(int argc, char** argv) {
     return tool::kOk;
   }
   const Table table(tables[0], problems);
+  if (o.has("--skip-missing")) chosen.left_out = stage::leave_out_lacking(table, chosen.templates);
   print(stage::build(table, chosen.templates, settings, problems, nullptr), table, chosen);
   return tool::kOk;
 }
