@@ -6,7 +6,7 @@ From the repository root; see README.md here for versions; also nibabel 5.4.2. P
 many tokens are taken as PyTorch itself finds likeliest, one after the other, in a single pass; from the first other token on it goes on alone.
 
 KEPT ({"file", "kept": rows per level} per medium, from breastgpt ask --json) decides ties of the selection. Late in a greedy choice gains are tiny and
-many are equal up to rounding (slices of air, tiles alike); PyTorch's own float32 and float64 then choose differently. Where another row than PyTorch's best
+many are equal up to rounding (slices of air, tiles alike), so that another order of sums chooses other rows. Where another row than PyTorch's best
 is in KEPT and its gain is closer to the best than TIE of the largest gain, that row is taken, and `ties` counts it. Without KEPT 13 of the 1,071 answers
 (98.8 % equal) are others than the runtime's, all on volumes.
 
