@@ -28,9 +28,17 @@ FILES_LIBS := $(if $(filter 1,$(JPEG)),-ljpeg) $(if $(filter 1,$(TIFF)),-ltiff) 
 LOADERS_CORE := loaders/gguf.cpp loaders/mapped_file.cpp loaders/sha256.cpp loaders/cursor.cpp
 CORE := $(wildcard runtime/*.cpp kernels/*.cpp kernels/ref/*.cpp) $(filter-out %.isa.cpp,$(wildcard kernels/cpu/*.cpp)) $(LOADERS_CORE)
 ISA_SOURCES := $(wildcard kernels/cpu/*.isa.cpp)
-ISAS := portable $(if $(filter x86_64,$(shell uname -m)),avx2)
+MACHINE := $(shell $(CXX) -dumpmachine)
+ISAS := portable $(if $(filter x86_64%,$(MACHINE)),avx2 avx512 avx512bf16 amx) $(if $(filter aarch64%,$(MACHINE)),neon neon_i8mm)
 ISA_portable := -DBG_ISA=portable
 ISA_avx2 := -DBG_ISA=avx2 -mavx2 -mfma -mf16c
+# gcc 12 warns about its own header (_mm512_undefined_ps).
+AVX512 := -Wno-maybe-uninitialized -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c -mprefer-vector-width=512
+ISA_avx512 := -DBG_ISA=avx512 $(AVX512)
+ISA_avx512bf16 := -DBG_ISA=avx512bf16 $(AVX512) -mavx512bf16
+ISA_amx := -DBG_ISA=amx $(AVX512) -mavx512bf16 -mamx-tile -mamx-bf16 -mamx-int8
+ISA_neon := -DBG_ISA=neon -march=armv8.2-a+dotprod
+ISA_neon_i8mm := -DBG_ISA=neon_i8mm -march=armv8.2-a+dotprod+i8mm
 LEFT_OUT := $(if $(filter 0,$(JPEG)),loaders/image_jpeg.cpp) $(if $(filter 0,$(TIFF)),loaders/image_tiff.cpp) $(if $(filter 0,$(HDF5)),$(wildcard loaders/slide_hdf5*.cpp))
 # What libbreastgpt_files.so needs of the core's own objects: the public API is all it takes from libbreastgpt.so.
 SHARED := loaders/mapped_file.cpp loaders/sha256.cpp loaders/cursor.cpp runtime/boxes.cpp runtime/evidence.cpp

@@ -36,26 +36,46 @@ constexpr size_t type_size(Type t) { return block_bytes(t); }                   
 const char* type_name(Type t);  // "F32", "F16", "BF16", "F64", "Q8_0", "Q4_K", "Q6_K"
 
 // Activations: a (rows, cols) view of f32 or f64 elements (the backend's type()), `stride` elements from one row to the next.
+// Keys and values of a cache may also be bf16 or q8_0 (then cols, stride and every column range are whole blocks of 32): `copy` rounds them into it.
 struct Tensor {
   void* data = nullptr;
   Type type = Type::f32;
   int64_t rows = 0, cols = 0, stride = 0;
 
-  Tensor row_range(int64_t first, int64_t count) const { return {static_cast<char*>(data) + size_t(first * stride) * type_size(type), type, count, cols, stride}; }
-  Tensor col_range(int64_t first, int64_t count) const { return {static_cast<char*>(data) + size_t(first) * type_size(type), type, rows, count, stride}; }
+  Tensor row_range(int64_t first, int64_t count) const { return {static_cast<char*>(data) + stored_bytes(type, first * stride), type, count, cols, stride}; }
+  Tensor col_range(int64_t first, int64_t count) const { return {static_cast<char*>(data) + stored_bytes(type, first), type, rows, count, stride}; }
   // The same memory as (rows·n, cols/n): heads as rows, for norms over a head. Needs stride == cols.
   Tensor split_rows(int64_t n) const { return {data, type, rows * n, cols / n, cols / n}; }
   // (rows/n, cols·n): n neighbouring rows side by side (the merger's 2×2 blocks). Needs stride == cols.
   Tensor join_rows(int64_t n) const { return {data, type, rows / n, cols * n, cols * n}; }
 };
 
-// Weights: (rows, cols) = (outputs, inputs), contiguous, any type but f64, usually memory-mapped; never written. At any even address.
+// Weights: (rows, cols) = (outputs, inputs), contiguous, any type but f64, usually memory-mapped; never written.
 // cols is a multiple of block_values(type), so a row is whole blocks. What a quantised weight w_nj is: the float that kernels/blocks.h gives.
+// rows: one row after the other, as published, at any even address. panels: sixteen rows side by side, the order in which the CPU kernels read them
+// (kernels/panels.h), at a multiple of 64. The same values in another place: every operation takes both and gives the same bits.
+enum class Layout : uint32_t { rows, panels };
 struct Weight {
   const void* data = nullptr;
   Type type = Type::f32;
   int64_t rows = 0, cols = 0;
+  Layout layout = Layout::rows;
 };
+
+// One product of several that share their x, and what becomes of it.
+enum class Then { store, add, gelu_tanh, gelu_erf };  // y = p; y += p; y = gelu(p), with p = x·wᵀ + bias
+struct Product {
+  Tensor y;                      // (T, N)
+  Weight w;                      // (N, D)
+  const float* bias = nullptr;   // (N) or none
+  Then then = Then::store;
+};
+
+// How exactly products and attention are computed.
+//   float32  activations and sums in float32, weights as stored
+//   fast     the instructions that the machine has for it: activations may be rounded to bf16, or to int8 in blocks for quantised weights (ops.h, linear
+//            and attention, has both bounds)
+enum class Precision { fast, float32 };
 
 // One pair of dilated attention: rows are cut into segments, and of a segment a head keeps every dilation-th row.
 struct Dilation {
@@ -81,7 +101,8 @@ class Ops {
   virtual void write(Tensor y, const float* x) = 0;     // y_tj = x[t·cols + j], host to device
   virtual void read(float* y, Tensor x) = 0;            // y[t·cols + j] = x_tj rounded to float, device to host
   virtual void read(double* y, Tensor x) = 0;           // the same, exact
-  virtual void copy(Tensor y, Tensor x) = 0;            // y = x (T, D)
+  // y = x (T, D). y may be of a cache's type: bf16 nearest, ties to even; q8_0 per block of 32 d = max|x|/127 as f16, q = x/d to nearest.
+  virtual void copy(Tensor y, Tensor x) = 0;
 
   // Rows by index. index: T (or x.rows) row numbers, host memory, each inside the other tensor (checked by the caller), without repetition for the two scatters.
   virtual void gather_rows(Tensor y, Tensor x, const int64_t* index) = 0;       // y_t = x_{index[t]}
@@ -92,9 +113,20 @@ class Ops {
   // y_t += Σ_{j<4} weight[4t+j] · table_{index[4t+j]}: bilinear interpolation of learned positions, in ascending j. Bound 8·u·Σ|terms|.
   virtual void add_interpolated(Tensor y, Weight table, const int32_t* index, const float* weight) = 0;
 
-  // y_tn = Σ_j x_tj · w_nj + bias_n.  y (T, N), x (T, D), w (N, D), bias (N) float or nullptr. Products accumulated in float or better.
-  // Bound (D + 2)·u·(Σ_j |x_tj·w_nj| + |bias_n|). A quantised w gives the same bits as the F32 matrix of its values.
-  virtual void linear(Tensor y, Tensor x, Weight w, const float* bias) = 0;
+  // For each of n products: p_tn = Σ_j x_tj · w_nj + bias_n, then y = p, y += p or y = gelu(p).  y (T, N), x (T, D), w (N, D), bias (N) float or nullptr.
+  // Bound of p, Precision::float32: (D + 2)·u·(Σ_j |x_tj·w_nj| + |bias_n|); a quantised w gives the same bits as the F32 matrix of its values.
+  // Precision::fast adds what rounding the activations may change:
+  //   BF16 weights, where the machine multiplies bf16: x to the nearest bf16, 2^−9·Σ_j |x_tj·w_nj|
+  //   Q8_0: x in blocks of 32 to the nearest multiple of d = max|x|/127, Σ_blocks d/2·(1 + 2^−15)·Σ_j |w_nj|.  Q4_K, Q6_K: the same in blocks of 256, where Q4_K's
+  //   w counts as its two terms, |d·s·q| + |dmin·m|, in both sums.
+  // Integer sums are exact and the few float steps per block are in one order: quantised products are the same bits on every instruction set that has FMA.
+  virtual void linear(Tensor x, const Product* products, int64_t n) = 0;
+  void linear(Tensor y, Tensor x, Weight w, const float* bias) {
+    const Product p{y, w, bias, Then::store};
+    linear(x, &p, 1);
+  }
+  // y = silu(x·gateᵀ)·(x·upᵀ): linear twice, then silu_mul.  y (T, F), x (T, D), gate and up (F, D) of one type and layout. Bounds of linear and silu_mul together.
+  virtual void gated(Tensor y, Tensor x, Weight gate, Weight up) = 0;
   // y_td = (x_td − mean_t)/√(var_t + eps) · w_d + b_d, var the mean square deviation; sums in double for float. y may be x. w, b (D).
   // Bound 8·u·(|normalised·w| + |b| + |w|·max_d|x_td|/√(var_t + eps)).
   virtual void layer_norm(Tensor y, Tensor x, const float* w, const float* b, float eps) = 0;
@@ -114,9 +146,10 @@ class Ops {
   // o_t = Σ_s softmax_s(q_t·k_s/√d)·v_s, s over t's frame.  o, q, k, v (T, H·d), strides free.
   // Bound (with p the exact weights, A = max_s Σ_j|q_j·k_j|/√d): u·(2·(d + 4)·A + 2·T_frame + 16)·Σ_s p_s·|v_s|. d ≤ 256.
   // (A score is off by (d + 2)·u·A, minus the maximum by 2·u·A more, once in p and once in Σ p; T_frame roundings in either sum; 16: e^x, division.)
+  // Precision::fast may round q, k, v and the unnormalised p to bf16, e = 2^−9: adds (4·e·A + 2·e)·Σ_s p_s·|v_s|, in every attention below. Inputs must be finite then.
   virtual void attention_frames(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t frame) = 0;
   // Causal grouped-query attention over a cache: row t of q sees cache rows 0 … past + t; query head h uses kv head h div (H/K).
-  // o, q (T, H·d); k, v (past + T, K·d). Same equation, scale and bound, T_frame = past + t + 1. Same bits however a prompt is cut into calls.
+  // o, q (T, H·d); k, v (past + T, K·d), of type(), or of a cache's type (the values stored are what counts). Same equation, scale and bound, T_frame = past + t + 1. Same bits however a prompt is cut into calls.
   virtual void attention_causal(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, int64_t past) = 0;
 
   // Dilated attention (LongNet, arXiv 2307.02486; MODEL.md §2): o_t = Σ_p w_p·o_tp with w = softmax_p(s_tp), per head, over n ≤ kMostDilations pairs
@@ -155,10 +188,13 @@ class Ops {
 };
 
 // Backends. The caller owns the table. threads ≥ 1.
-enum class Isa { best, portable, avx2 };
-Ops* make_ref_ops(Type type);                 // f32 or f64, one thread
-Ops* make_cpu_ops(int threads, Isa isa);      // nullptr when this machine lacks the instruction set
-Isa best_isa();                               // the widest this machine runs
-const char* isa_name(Isa isa);
+enum class Isa { best, portable, avx2, avx512, avx512bf16, amx, neon, neon_i8mm };
+Ops* make_ref_ops(Type type);                                  // f32 or f64, one thread
+Ops* make_cpu_ops(int threads, Isa isa, Precision precision);  // nullptr when this machine lacks the instruction set, or memory for scratch
+Isa best_isa();                                                // what Isa::best means on this machine
+bool runs(Isa isa);                                            // whether this machine has it
+const char* isa_name(Isa isa);                                 // "avx2"
+// Every instruction set that this library was built for, *count of them, the plainest first.
+const Isa* built_isas(int* count);
 
 }  // namespace bg

@@ -134,18 +134,21 @@ double log_softmax(const std::vector<double>& logits, int32_t id) {
 
 }  // namespace
 
-std::unique_ptr<Ops> make_ops(const std::string& backend, int threads) {
+std::unique_ptr<Ops> make_ops(const std::string& backend, int threads, Precision precision) {
   if (threads < 1 || threads > 1024) throw Error(Status::invalid_argument, "threads must be 1 … 1024, got " + std::to_string(threads));
   if (backend == "ref") return std::unique_ptr<Ops>(make_ref_ops(Type::f32));
   if (backend == "ref64") return std::unique_ptr<Ops>(make_ref_ops(Type::f64));
   Isa isa = Isa::best;
-  if (backend == "cpu/avx2")
-    isa = Isa::avx2;
-  else if (backend == "cpu/portable")
-    isa = Isa::portable;
-  else if (backend != "cpu")
-    throw Error(Status::invalid_argument, "unknown backend \"" + backend + "\"; there are cpu, cpu/avx2, cpu/portable, ref, ref64");
-  std::unique_ptr<Ops> ops(make_cpu_ops(threads, isa));
+  int count = 0;
+  const Isa* built = built_isas(&count);
+  std::string known = "cpu";
+  for (int i = 0; i < count; ++i) {
+    const std::string name = std::string("cpu/") + isa_name(built[i]);
+    if (backend == name) isa = built[i];
+    known += ", " + name;
+  }
+  if (backend != "cpu" && isa == Isa::best) throw Error(Status::invalid_argument, "unknown backend \"" + backend + "\"; there are " + known + ", ref, ref64");
+  std::unique_ptr<Ops> ops(make_cpu_ops(threads, isa, precision));
   if (!ops) throw Error(Status::unsupported, "this machine does not run backend \"" + backend + "\"; use cpu, which takes the best it has");
   return ops;
 }
@@ -153,7 +156,7 @@ std::unique_ptr<Ops> make_ops(const std::string& backend, int threads) {
 Session::Session(std::shared_ptr<const Model> model, const SessionOptions& options)
     : model_(std::move(model)),
       options_(options),
-      ops_(make_ops(options.backend, options.threads)),
+      ops_(make_ops(options.backend, options.threads, options.precision)),
       selector_(choose_selector(*model_, options.selector)),
       prompt_(model_->config, model_->tokenizer) {
   if (options_.context < 1 || options_.context > model_->config.text.context)
@@ -167,7 +170,7 @@ Session::~Session() {
 }
 
 MemoryPlan Session::plan(const Model& m, const SessionOptions& options, const std::vector<MediumInput>& inputs, const std::string& system, const std::string& question) {
-  const std::unique_ptr<Ops> ops = make_ops(options.backend, options.threads);
+  const std::unique_ptr<Ops> ops = make_ops(options.backend, options.threads, options.precision);
   const SelectorChoice s = choose_selector(m, options.selector);
   const Prompt prompt(m.config, m.tokenizer);
   MemoryPlan plan;

@@ -24,12 +24,13 @@ struct SessionOptions {
   int64_t chunk = 512;          // prompt tokens processed at once: memory against speed, never the result
   uint64_t memory_cap = 0;      // bytes the session may take for itself (MemoryPlan::total); 0: no cap
   std::string selector;         // "": the checkpoint's; "coverage", "coverage-text", "concept" (needs its weights), "none"
+  Precision precision = Precision::fast;
   std::string trace_folder;     // "": no trace
   bool trace_data = false;
   Callbacks callbacks;
 };
 
-std::unique_ptr<Ops> make_ops(const std::string& backend, int threads);  // throws Error{invalid_argument, unsupported}
+std::unique_ptr<Ops> make_ops(const std::string& backend, int threads, Precision precision);  // throws Error{invalid_argument, unsupported}
 
 struct Generation {
   int64_t max_tokens = 1024;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "kernels/panels.h"
 #include "kernels/ref/ref.h"
 
 namespace bg {
@@ -14,9 +15,11 @@ typedef double D2 __attribute__((vector_size(16)));
 
 // Rows [first, first + count) of M = [P c], in double: (count, n), n = w + 1 rounded up to `stride`
 void rows_of_projector(double* to, const Linear& p, int64_t first, int64_t count, int64_t stride) {
+  std::vector<float> values(size_t(p.w.cols));
   for (int64_t d = 0; d < count; ++d) {
     double* row = to + d * stride;
-    for (int64_t j = 0; j < p.w.cols; ++j) row[j] = ref::weight_at<double>(p.w, first + d, j);
+    read_row(values.data(), p.w, first + d);
+    std::copy(values.begin(), values.end(), row);
     row[p.w.cols] = p.b != nullptr ? double(p.b[first + d]) : 0;
   }
 }

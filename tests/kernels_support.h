@@ -81,23 +81,28 @@ inline std::unique_ptr<Ops>& truth() {
   return ops;
 }
 
-// ref, then each instruction set with 1, 2, 3 and 8 threads.
-inline std::vector<Backend>& backends() {
-  static std::vector<Backend> all = [] {
-    std::vector<Backend> list;
-    list.push_back({"ref", std::unique_ptr<Ops>(bg::make_ref_ops(Type::f32))});
-    for (const bg::Isa isa : {bg::Isa::portable, bg::Isa::avx2}) {
-      for (const int threads : {1, 2, 3, 8}) {
-        std::unique_ptr<Ops> ops(bg::make_cpu_ops(threads, isa));
-        if (ops == nullptr) continue;
-        std::string label = std::string(ops->name()) + " with " + std::to_string(threads) + " threads";
-        list.push_back({std::move(label), std::move(ops)});
-      }
+// ref, then each instruction set that this machine has with 1 and 3 threads, and its best with 2 and 8 too.
+inline std::vector<Backend> backends_of(bg::Precision precision) {
+  std::vector<Backend> list;
+  list.push_back({"ref", std::unique_ptr<Ops>(bg::make_ref_ops(Type::f32))});
+  int count = 0;
+  const bg::Isa* isas = bg::built_isas(&count);
+  for (int i = 0; i < count; ++i) {
+    for (const int threads : {1, 2, 3, 8}) {
+      if (threads % 2 == 0 && isas[i] != bg::best_isa()) continue;
+      std::unique_ptr<Ops> ops(bg::make_cpu_ops(threads, isas[i], precision));
+      if (ops == nullptr) continue;
+      std::string label = std::string(ops->name()) + " with " + std::to_string(threads) + " threads";
+      list.push_back({std::move(label), std::move(ops)});
     }
-    return list;
-  }();
+  }
+  return list;
+}
+
+inline std::vector<Backend>& backends() {
+  static std::vector<Backend> all = backends_of(bg::Precision::float32);
   static bool said = false;
-  if (!said && bg::best_isa() != bg::Isa::avx2) MESSAGE("this machine lacks AVX2: only the portable kernels are tested");
+  if (!said) MESSAGE("instruction sets up to " << bg::isa_name(bg::best_isa()) << " are tested");
   said = true;
   return all;
 }

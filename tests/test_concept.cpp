@@ -261,7 +261,7 @@ TEST_CASE("ConceptSelector: weights of both instances, read from a converted che
     CHECK(same(w.gate.b, c.bias, factor));
     CHECK(w.queries.rows == 32);
   }
-  const std::unique_ptr<Ops> ops(make_cpu_ops(2, Isa::best));
+  const std::unique_ptr<Ops> ops(make_cpu_ops(2, Isa::best, bg::Precision::float32));
   const Kept kept = with_memory(*ops, [&](const Run& run) { return select_concept(run, model.weights.concept_top, upload(run, c.v, c.D), upload(run, c.text, c.D), 10); });
   CHECK(kept.index == c.golden.integers("kept.10"));
   CHECK(tiny_model("tiny-breastgpt")->weights.concept_top.q.data == nullptr);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "kernels/panels.h"
 #include "kernels/ref/ref.h"
 #include "runtime/longnet.h"
 #include "runtime/plan.h"
@@ -91,7 +92,7 @@ TEST_CASE("coverage, large: 20,000 rows with and without the matrix") {
     INFO(kind);
     const bool text = std::string(kind) == "clustered";
     Mat<float> v = rows_of_kind(kind, kMost, 8), t = random(text ? 40 : 0, 8);
-    const std::unique_ptr<Ops> two(bg::make_cpu_ops(2, bg::Isa::best)), three(bg::make_cpu_ops(3, bg::Isa::best));
+    const std::unique_ptr<Ops> two(bg::make_cpu_ops(2, bg::Isa::best, bg::Precision::float32)), three(bg::make_cpu_ops(3, bg::Isa::best, bg::Precision::float32));
     const size_t small = two->coverage_scratch(kMost, 8, t.rows, 16, 0), whole = two->coverage_scratch(kMost, 8, t.rows, 16, SIZE_MAX);
     CHECK(whole - size_t(4 * kMost * (kMost + t.rows)) < small);
     CHECK(two->coverage_scratch(kMost, 8, t.rows, 16, whole - 1) == small);
@@ -128,8 +129,10 @@ std::vector<size_t> order_taken(const Kept& k) {
 double gain_bound(const bg::Linear& p, const Mat<float>& states, Mat<double>& rows, bool text) {
   const int64_t w = states.cols, D = p.w.rows;
   double frobenius = 0, worst = 0;
+  std::vector<float> values(static_cast<size_t>(w));
   for (int64_t i = 0; i < D; ++i) {
-    for (int64_t j = 0; j < w; ++j) frobenius += std::pow(bg::ref::weight_at<double>(p.w, i, j), 2);
+    bg::read_row(values.data(), p.w, i);
+    for (const float value : values) frobenius += std::pow(double(value), 2);
     if (p.b != nullptr) frobenius += double(p.b[i]) * p.b[i];
   }
   for (int64_t i = 0; i < states.rows; ++i) {
@@ -178,7 +181,7 @@ TEST_CASE("coverage of slides: inner products of the short rows are those of the
   Projector projector(9, 3, 1);
   Mat<float> states(6, 3, 0);
   for (int64_t i = 0; i < 6; ++i) states.at(i, i % 3) = i < 3 ? 1.0f : -2.0f;
-  const std::unique_ptr<Ops> ops(bg::make_cpu_ops(1, bg::Isa::best));
+  const std::unique_ptr<Ops> ops(bg::make_cpu_ops(1, bg::Isa::best, bg::Precision::float32));
   bg::Arena arena(*ops, size_t(8) << 20);
   const Kept kept = bg::select_slide_coverage({*ops, arena}, states.tensor(), projector.linear(false), {}, 2);
   REQUIRE(kept.index.size() == 2);
@@ -189,7 +192,7 @@ TEST_CASE("coverage of slides: inner products of the short rows are those of the
 }
 
 TEST_CASE("coverage of slides: 100,000 tiles at the 8B's width, in the memory plan") {
-  const std::unique_ptr<Ops> cpu(bg::make_cpu_ops(8, bg::Isa::best)), plan = bg::make_plan_ops(*cpu);
+  const std::unique_ptr<Ops> cpu(bg::make_cpu_ops(8, bg::Isa::best, bg::Precision::float32)), plan = bg::make_plan_ops(*cpu);
   bg::Arena arena(*plan, 0);
   const int64_t N = 100000, w = 768, D = 4096;
   const bg::Linear projector{{nullptr, Type::bf16, D, w}, nullptr};

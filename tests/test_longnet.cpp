@@ -235,7 +235,7 @@ TEST_CASE("longnet: every stage against the definition in float64") {
     const Slide slide(N);
     const std::string prefix = std::to_string(N) + ".";
     const std::vector<int64_t> rows = golden.integers(prefix + "rows");
-    for (Ops* const made : {make_cpu_ops(2, Isa::best), make_cpu_ops(2, Isa::portable), make_ref_ops(Type::f32), make_ref_ops(Type::f64)}) {
+    for (Ops* const made : {make_cpu_ops(2, Isa::best, bg::Precision::float32), make_cpu_ops(2, Isa::portable, bg::Precision::float32), make_ref_ops(Type::f32), make_ref_ops(Type::f64)}) {
       const std::unique_ptr<Ops> ops(made);
       const std::string backend = ops->name();
       if (backend[0] == 'r' ? N > 7 && N != 513 : backend == "cpu/portable" && N == 6000) continue;  // time
@@ -287,7 +287,7 @@ TEST_CASE("longnet: chosen rows, same bits for any threads, planned memory") {
   const Model& m = *slide.model;
   std::vector<float> first;
   for (const int threads : {1, 2, 3, 8}) {
-    const std::unique_ptr<Ops> ops(make_cpu_ops(threads, Isa::best));
+    const std::unique_ptr<Ops> ops(make_cpu_ops(threads, Isa::best, bg::Precision::float32));
     const std::unique_ptr<Ops> plan = make_plan_ops(*ops);
     Arena counting(*plan, 0);
     longnet({*plan, counting, nullptr, nullptr}, m.config.slide, m.weights.slide, nullptr, slide.tensors(counting, 3, slide.D));

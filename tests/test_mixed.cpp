@@ -192,7 +192,7 @@ TEST_CASE("mixed: options are scored exactly, and the conversation stays as it w
   double sum = 0;
   for (size_t i = 0; i < options.size(); ++i) {
     // The same log-likelihood token by token: what a session answers greedily is not forced, so decode the option by hand.
-    const std::unique_ptr<Ops> ops = make_ops("ref64", 1);
+    const std::unique_ptr<Ops> ops = make_ops("ref64", 1, Precision::float32);
     Arena arena(*ops, size_t(64) << 20);
     const bg::Run run{*ops, arena, nullptr, nullptr};
     const Config::Text& c = model->config.text;

@@ -31,7 +31,7 @@ Forward forward(const std::string& name, const std::string& backend, int threads
   const TinyCase tiny = tiny_case(name);
   const std::shared_ptr<const Model> model = tiny_model(tiny.checkpoint, "f32", tiny.edits);
   const Config& c = model->config;
-  const std::unique_ptr<Ops> ops = make_ops(backend, threads);
+  const std::unique_ptr<Ops> ops = make_ops(backend, threads, Precision::float32);
   TempDir folder;
   Arena arena(*ops, size_t(256) << 20);
   Forward out;

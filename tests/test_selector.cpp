@@ -34,7 +34,7 @@ TEST_CASE("selector: the oracle's choices") {
     for (const char* backend : {"ref", "ref64", "cpu", "cpu/portable"}) {
       CAPTURE(c.name);
       CAPTURE(backend);
-      const std::unique_ptr<Ops> ops = make_ops(backend, 2);
+      const std::unique_ptr<Ops> ops = make_ops(backend, 2, Precision::float32);
       Arena arena(*ops, size_t(64) << 20);
       const Run run{*ops, arena, nullptr, nullptr};
       const Tensor v = upload(*ops, arena, golden.values("v"), c.rows);

@@ -16,7 +16,7 @@ void block(const Context& c, const AttendArgs& args, const Tensor& o, const Tens
     const int64_t t = r / G, column = (first_head + r % G) * args.d;
     rows[r - r0] = {row(q, t0 + t) + column, row(o, t0 + t) + column, keys(t), nullptr};
   }
-  c.isa.attend(args, rows, r1 - r0);
+  c.isa.attention->attend(args, rows, r1 - r0);
 }
 
 AttendArgs arguments(const Tensor& k, const Tensor& v, int64_t first_key, int64_t kv_head, int64_t d) {

@@ -7,8 +7,9 @@
 // it may not see are never multiplied, not even by 0 (0·∞ would be NaN).
 #include <math.h>
 
+#include "kernels/cpu/attention.h"
 #include "kernels/cpu/isa.h"
-#include "kernels/cpu/simd.h"
+#include "kernels/cpu/simd8.h"
 
 namespace bg::cpu::BG_ISA {
 namespace {
@@ -149,8 +150,6 @@ int64_t keys_in_block(const AttendRow& row, int64_t s0) {
   return left > kAttendKeys ? kAttendKeys : left;
 }
 
-}  // namespace
-
 void attend(const AttendArgs& a, const AttendRow* rows, int64_t count) {
   State states[kAttendRows];
   int64_t last = 0;
@@ -181,5 +180,9 @@ void attend(const AttendArgs& a, const AttendRow* rows, int64_t count) {
     }
   }
 }
+
+}  // namespace
+
+const AttentionIsa attention = {attend};
 
 }  // namespace bg::cpu::BG_ISA

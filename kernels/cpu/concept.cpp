@@ -20,7 +20,7 @@ void soften_columns(const Context& c, const Tensor& z, double* inverse, int64_t 
   for (int64_t l = 0; l < z.rows; ++l) {
     float* p = row(z, l) + first;
     for (int64_t i = 0; i < n; ++i) p[i] -= most[i];
-    c.isa.exp_negative(p, p, n);
+    c.isa.element->exp_negative(p, p, n);
     for (int64_t i = 0; i < n; ++i) total[i] += double(p[i]);
   }
   for (int64_t i = 0; i < n; ++i) inverse[first + i] = 1 / total[i];

@@ -29,14 +29,4 @@ struct CoverageIsa {
   void (*sum_lost)(uint64_t* lost, const float* e, int64_t rows, int64_t cols, const uint32_t* row, const double* scale, const double* const* old, const double* now);
 };
 
-#define BG_DECLARE(isa) \
-  namespace isa {       \
-  extern const CoverageIsa coverage; \
-  }
-BG_DECLARE(portable)
-#if defined(__x86_64__)
-BG_DECLARE(avx2)
-#endif
-#undef BG_DECLARE
-
 }  // namespace bg::cpu

@@ -1,5 +1,6 @@
 // Tiles of the coverage selector. See coverage.h.
 #include "kernels/cpu/coverage.h"
+#include "kernels/cpu/isa.h"
 #include "kernels/cpu/simd.h"
 
 namespace bg::cpu::BG_ISA {
@@ -7,8 +8,10 @@ namespace {
 
 constexpr int64_t kTile = kCoverageTile;
 constexpr int64_t kDepth = 256;  // inputs per pass over a tile: a packed panel of them (16 KiB) stays in the first cache
-#if BG_AVX2
-constexpr int kRows = 6;  // 12 accumulators + 2 + 1 operands
+#if BG_AVX512
+constexpr int kRows = 12;
+#elif BG_AVX2 || BG_NEON
+constexpr int kRows = 6;  // AVX2: 12 accumulators + 2 + 1 operands
 #else
 constexpr int kRows = 2;
 #endif
@@ -26,25 +29,17 @@ void pack(float* packed, const float* const* columns, int64_t count, int64_t D) 
 
 // kRows × 16 chains over inputs [d0, d0 + len): lanes are columns, so no sum goes across lanes. s holds the chains between calls.
 BG_INLINE void chains(float* s, const float* const* rows, const float* b, int64_t d0, int64_t len) {
-  V low[kRows], high[kRows];
+  V sum[kRows];
   const float* a[kRows];
   BG_UNROLL for (int m = 0; m < kRows; ++m) {
     a[m] = rows[m] + d0;
-    low[m] = d0 > 0 ? load(s + m * kTile) : splat(0.0f);
-    high[m] = d0 > 0 ? load(s + m * kTile + 8) : splat(0.0f);
+    sum[m] = d0 > 0 ? load(s + m * kTile) : splat(0.0f);
   }
   for (int64_t d = 0; d < len; ++d) {
-    const V b0 = load(b + 16 * d), b1 = load(b + 16 * d + 8);
-    BG_UNROLL for (int m = 0; m < kRows; ++m) {
-      const V x = splat(a[m][d]);
-      low[m] = madd(x, b0, low[m]);
-      high[m] = madd(x, b1, high[m]);
-    }
+    const V column = load(b + 16 * d);
+    BG_UNROLL for (int m = 0; m < kRows; ++m) sum[m] = madd(splat(a[m][d]), column, sum[m]);
   }
-  BG_UNROLL for (int m = 0; m < kRows; ++m) {
-    store(s + m * kTile, low[m]);
-    store(s + m * kTile + 8, high[m]);
-  }
+  BG_UNROLL for (int m = 0; m < kRows; ++m) store(s + m * kTile, sum[m]);
 }
 
 void products(float* s, const float* const* rows, int64_t count, const float* packed, int64_t cols, int64_t D) {
@@ -60,7 +55,7 @@ void exponentials(float* s, int64_t rows, int64_t cols, const float* top, float 
   for (int64_t r = 0; r < rows; ++r) {
     const V minus = splat(top != nullptr ? top[r] : 1.0f);
     float* e = s + r * kTile;
-    for (int64_t n = 0; n < cols; n += 8) store(e + n, max(exp_negative(mul(sub(load(e + n), minus), f)), zero));  // max: NaN → its second operand
+    for (int64_t n = 0; n < cols; n += kLanes) store(e + n, max(exp_negative(mul(sub(load(e + n), minus), f)), zero));  // max: NaN → its second operand
   }
 }
 
@@ -71,7 +66,7 @@ BG_INLINE uint64_t bits(double x) {
 }
 BG_INLINE double larger(double a, double b) { return a > b ? a : b; }
 
-#if BG_AVX2
+#if BG_AVX2 || BG_AVX512
 typedef __m256d W;
 BG_INLINE W shifted(__m128 e, W scale) { return _mm256_add_pd(_mm256_mul_pd(_mm256_cvtps_pd(e), scale), _mm256_set1_pd(kMagic)); }
 BG_INLINE __m256i add_bits(__m256i sum, W x) { return _mm256_add_epi64(sum, _mm256_castpd_si256(x)); }

@@ -4,8 +4,11 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 
+#include "kernels/cpu/attention.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/linear.h"
 #include "kernels/cpu/threads.h"
 #include "kernels/ops.h"
 
@@ -13,11 +16,15 @@ namespace bg::cpu {
 
 struct Context {
   const IsaTable& isa;
+  Precision precision;
   Threads& threads;
-  char* scratch;  // kLinearScratch bytes for each thread
+  char* scratch;           // kThreadScratch bytes for each thread
+  char* packed;            // kPackedBytes: the rows of x that a product works on
+  std::mutex& packed_turn;
 
-  float* scratch_of(int thread) const { return reinterpret_cast<float*>(scratch + size_t(thread) * kLinearScratch); }
+  char* scratch_of(int thread) const { return scratch + size_t(thread) * kThreadScratch; }
 };
+constexpr size_t kPackedBytes = 32 << 20;
 
 inline float* row(const Tensor& x, int64_t t) { return static_cast<float*>(x.data) + t * x.stride; }
 
@@ -45,8 +52,8 @@ void scatter_add_rows(const Context& c, Tensor y, Tensor x, const int64_t* index
 void embed(const Context& c, Tensor y, Weight w, const int32_t* ids);
 void add_interpolated(const Context& c, Tensor y, Weight table, const int32_t* index, const float* weight);
 // linear.cpp, norm.cpp, activation.cpp, rotary.cpp, attention.cpp
-void linear(const Context& c, Tensor y, Tensor x, Weight w, const float* bias);
-// S = X·Xᵀ: y (T, T), x (T, D) with stride == D. Half of it is computed; the other half is the same bits (each chain is symmetric in its factors).
+void linear(const Context& c, Tensor x, const Product* products, int64_t n);
+void gated(const Context& c, Tensor y, Tensor x, Weight gate, Weight up);
 void layer_norm(const Context& c, Tensor y, Tensor x, const float* w, const float* b, float eps);
 void rms_norm(const Context& c, Tensor y, Tensor x, const float* w, float eps);
 void gelu_tanh(const Context& c, Tensor y, Tensor x);

@@ -54,7 +54,7 @@ struct Unit {
     const auto attend = [&] {
       if (count == 0) return;
       const AttendArgs args = {row(k, start + j) + head * d, row(v, start + j) + head * d, r * k.stride, r * v.stride, d, float(1 / std::sqrt(double(d))), zeros};
-      c.isa.attend(args, rows, count);
+      c.isa.attention->attend(args, rows, count);
       for (int64_t i = 0; i < count; ++i) mix(where[i], parts + i * d, s[i]);
       count = 0;
     };

@@ -1,49 +1,151 @@
-// The matrix product, cut into blocks of y. y (T, N), x (T, D), w (N, D).
+// The matrix product, cut into groups of panels. y (T, N), x (T, D), w (N, D).
+// kRowBlock rows of x at a time are packed, each once for all the products that share them, and stay in a cache while all panels pass; a thread takes one
+// group of panels, all of D, and finishes its outputs while their sums are near.
+#include <cstring>
+#include <new>
+
 #include "kernels/cpu/cpu.h"
+#include "kernels/panels.h"
 
 namespace bg::cpu {
+
+// For *.isa.cpp, which include no inline functions.
+size_t chunk_bytes(Type t, int64_t inputs) { return panel_bytes(t, inputs); }
+void chunk_of_rows(void* to, const Weight& w, int64_t panel, int64_t j0, int64_t len) { pack_piece(to, w, panel, j0, len); }
+
 namespace {
 
-WeightKind kind_of(Type t) {
-  switch (t) {
-    case Type::f16: return kF16;
-    case Type::bf16: return kBf16;
-    case Type::q8_0: return kQ8_0;
-    case Type::q4_k: return kQ4_K;
-    case Type::q6_k: return kQ6_K;
-    default: return kF32;
+struct Job {
+  const Product& product;
+  Packing packing;
+  int64_t panels;
+};
+
+// What becomes of a row of sums.
+void finish(const Context& c, const Product& p, float* y, float* sums, int64_t n0, int64_t count) {
+  if (p.bias != nullptr)
+    for (int64_t n = 0; n < count; ++n) sums[n] += p.bias[n0 + n];
+  switch (p.then) {
+    case Then::store: std::memcpy(y, sums, size_t(count) * sizeof(float)); return;
+    case Then::add:
+      for (int64_t n = 0; n < count; ++n) y[n] += sums[n];
+      return;
+    case Then::gelu_tanh: return c.isa.element->gelu_tanh(y, sums, count);
+    case Then::gelu_erf: return c.isa.element->gelu_erf(y, sums, count);
   }
 }
 
-// Blocks of kLinearRows × kLinearCols, those of the same weight rows next to each other so that they are still in a cache. With few rows of x
-// a block is as many weight rows as make about 64 Ki products per row of x: a stream long enough to read at full speed. Quantised weights are turned
-// into float in scratch whatever the number of rows.
-void product(const Context& c, const LinearArgs& args, int64_t T, int64_t N) {
-  const bool direct = T <= kLinearDirect && args.kind <= kBf16;
-  int64_t cols = kLinearCols;
-  if (direct) {
-    cols = 65536 / args.D / 12 * 12;  // whole tiles of 3 and of 4 columns
-    if (cols < 12) cols = 12;
-  }
-  const int64_t row_blocks = direct ? 1 : divide_up(T, kLinearRows);
-  const int64_t rows = direct ? T : kLinearRows;
-  c.threads.run(row_blocks * divide_up(N, cols), [&](int64_t block, int thread) {
-    const int64_t t0 = block % row_blocks * rows, t1 = T - t0 < rows ? T : t0 + rows;
-    const int64_t n0 = block / row_blocks * cols, n1 = N - n0 < cols ? N : n0 + cols;
-    c.isa.linear_block(args, t0, t1, n0, n1, c.scratch_of(thread));
+int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Rows that fit into the packed block at once.
+int64_t block_rows(Packing p, const LinearIsa& isa, int64_t D) {
+  const size_t stride = isa.packed_stride(p, D);
+  if (stride == 0) return kRowBlock;
+  const auto fit = int64_t(kPackedBytes / stride) / 32 * 32;
+  return fit < 32 ? 1 : least(fit, kRowBlock);  // one row of the longest D a file may have fits: see packed_stride
+}
+
+Rows pack(const Context& c, Packing p, const Tensor& x) {
+  const LinearIsa& isa = *c.isa.linear;
+  if (p == kPackNone) return {x.data, size_t(x.stride) * sizeof(float), x.rows, x.cols};
+  const size_t stride = isa.packed_stride(p, x.cols);
+  const auto one = [&](int64_t t) { isa.pack(p, c.packed + size_t(t) * stride, row(x, t), x.cols); };
+  if (x.rows == 1)
+    one(0);
+  else
+    for_rows(c, x.rows, 4 * x.cols, one);
+  return {c.packed, stride, x.rows, x.cols};
+}
+
+// Panels of one call: enough work to be worth a claim, few enough that threads end together.
+int64_t group_of(const Context& c, int64_t rows, int64_t panels) {
+  const int64_t parts = 4 * c.threads.count(), wanted = divide_up(panels, parts);
+  const int64_t most = rows <= 16 ? 8 : kGroupPanels, even = (wanted + 3) / 4 * 4;
+  return even > most ? most : even;
+}
+
+// body(product, first panel, panels, thread) for groups of panels of all products.
+template <class Body>
+void for_groups(const Context& c, const Job* jobs, int64_t n, int64_t rows, const Body& body) {
+  int64_t total = 0;
+  for (int64_t i = 0; i < n; ++i) total += jobs[i].panels;
+  const int64_t group = group_of(c, rows, total);
+  int64_t groups = 0;
+  for (int64_t i = 0; i < n; ++i) groups += divide_up(jobs[i].panels, group);
+  c.threads.run(groups, [&](int64_t block, int thread) {
+    int64_t i = 0;
+    while (block >= divide_up(jobs[i].panels, group)) block -= divide_up(jobs[i++].panels, group);
+    const int64_t first = block * group;
+    body(jobs[i], first, least(group, jobs[i].panels - first), thread);
+  });
+}
+
+constexpr int64_t kMostJobs = 8;
+
+// Products [0, n) of one packing, rows [t0, t0 + rows).
+void product_block(const Context& c, const Tensor& x, Packing packing, const Job* jobs, int64_t n, int64_t t0, int64_t rows) {
+  const Rows packed = pack(c, packing, x.row_range(t0, rows));
+  for_groups(c, jobs, n, rows, [&](const Job& job, int64_t first, int64_t count, int thread) {
+    char* scratch = c.scratch_of(thread);
+    auto* sums = reinterpret_cast<float*>(scratch);
+    const Product& p = job.product;
+    c.isa.linear->group(sums, packed, packing, p.w, first, count, scratch + kSumsBytes);
+    const int64_t n0 = first * kPanelRows, cols = least(count * kPanelRows, p.w.rows - n0);
+    for (int64_t t = 0; t < rows; ++t) finish(c, p, row(p.y, t0 + t) + n0, sums + t * kSumsStride, n0, cols);
   });
 }
 
 }  // namespace
 
-void linear(const Context& c, Tensor y, Tensor x, Weight w, const float* bias) {
-  if (x.rows == 0 || w.rows == 0) return;
-  product(c, {row(y, 0), y.stride, row(x, 0), x.stride, w.data, kind_of(w.type), w.cols, bias}, x.rows, w.rows);
+void linear(const Context& c, Tensor x, const Product* products, int64_t n) {
+  if (x.rows == 0) return;
+  std::lock_guard<std::mutex> turn(c.packed_turn);
+  for (int64_t first = 0; first < n;) {  // runs of products that want the same packing
+    const Packing packing = c.isa.linear->packing(products[first].w.type, c.precision);
+    int64_t count = 0;
+    alignas(Job) char room[kMostJobs * sizeof(Job)];
+    Job* jobs = reinterpret_cast<Job*>(room);
+    for (; first + count < n && count < kMostJobs && c.isa.linear->packing(products[first + count].w.type, c.precision) == packing; ++count)
+      new (jobs + count) Job{products[first + count], packing, panels_of(products[first + count].w.rows)};
+    const int64_t rows = block_rows(packing, *c.isa.linear, x.cols);
+    for (int64_t t = 0; t < x.rows; t += rows) product_block(c, x, packing, jobs, count, t, least(rows, x.rows - t));
+    first += count;
+  }
+}
+
+void gated(const Context& c, Tensor y, Tensor x, Weight gate, Weight up) {
+  if (x.rows == 0) return;
+  std::lock_guard<std::mutex> turn(c.packed_turn);
+  const Product p{y, gate, nullptr, Then::store};
+  const Packing packing = c.isa.linear->packing(gate.type, c.precision);
+  const Job job{p, packing, panels_of(gate.rows)};
+  const int64_t block = block_rows(packing, *c.isa.linear, x.cols);
+  for (int64_t t0 = 0; t0 < x.rows; t0 += block) {
+    const int64_t rows = least(block, x.rows - t0);
+    const Rows packed = pack(c, packing, x.row_range(t0, rows));
+    // gate's sums in the first half of a row, up's in the second
+    for_groups(c, &job, 1, rows, [&](const Job&, int64_t first, int64_t count, int thread) {
+      char* scratch = c.scratch_of(thread);
+      auto* sums = reinterpret_cast<float*>(scratch);
+      constexpr int64_t half = kGroupPanels / 2;
+      for (; count > 0; first += half, count -= half) {
+        const int64_t panels = least(half, count), n0 = first * kPanelRows, cols = least(panels * kPanelRows, gate.rows - n0);
+        c.isa.linear->group(sums, packed, packing, gate, first, panels, scratch + kSumsBytes);
+        c.isa.linear->group(sums + half * kPanelRows, packed, packing, up, first, panels, scratch + kSumsBytes);
+        for (int64_t t = 0; t < rows; ++t) {
+          const float* s = sums + t * kSumsStride;
+          c.isa.element->silu_mul(row(y, t0 + t) + n0, s, s + half * kPanelRows, cols);
+        }
+      }
+    });
+  }
 }
 
 void products(const Context& c, Tensor y, Tensor a, Tensor b) {
   if (a.rows == 0 || b.rows == 0) return;
-  product(c, {row(y, 0), y.stride, row(a, 0), a.stride, b.data, kF32, b.cols, nullptr}, a.rows, b.rows);
+  Context exact{c.isa, Precision::float32, c.threads, c.scratch, c.packed, c.packed_turn};
+  const Product p{y, {b.data, Type::f32, b.rows, b.cols, Layout::rows}, nullptr, Then::store};
+  linear(exact, a, &p, 1);
 }
 
 }  // namespace bg::cpu

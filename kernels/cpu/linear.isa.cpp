@@ -1,158 +1,241 @@
-// Tiles of the matrix product. Each y_tn is one chain: eight lanes, lane i adding the products of j = i, i + 8, i + 16 … in ascending order,
-// then one fixed tree over the lanes, then the bias. A tile holds several such chains in registers; its shape changes speed, never bits.
-// With many rows, a block of weights is turned into float once per pass over kLinearDepth inputs (scratch) and used for all rows; the chains
-// rest in scratch between passes. With few rows the weights are read where they lie, each once. Quantised weights take the first way for any number of
-// rows, so they run through the same chains as the F32 matrix of their values.
-#include "kernels/blocks.h"
+// Sums of a block of rows with a group of panels. See linear.h.
+//   y_tn = Σ_j x_tj·w_nj: lane r of a vector is output n = 16·panel + r, j ascends, one multiply-add after the other.
+// A pass takes kChunk inputs of a few panels and all rows; the sums rest in memory between passes. With more than a few rows the weights of a pass are
+// turned into floats once (scratch) and used for all rows; the values, and so the sums, are the same.
+// Not here: int8 products (linear_int8.h), AMX tiles (linear_amx.h).
+#include "kernels/cpu/linear.h"
+
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/simd.h"
+
+namespace bg::cpu {
+// kernels/panels.h, without its inline functions
+size_t chunk_bytes(Type t, int64_t inputs);
+void chunk_of_rows(void* to, const Weight& w, int64_t panel, int64_t j0, int64_t len);
+}  // namespace bg::cpu
 
 namespace bg::cpu::BG_ISA {
 namespace {
 
-struct Out {
-  float* y;
-  int64_t stride;
-  const float* bias;  // of the tile's first column, or nullptr
-};
-
-// len steps of M·N chains. They start from `sums` if resume, else from 0; they go to `sums` if out == nullptr, else are finished into out.
-template <int M, int N, class W>
-void tile(const float* x, int64_t x_stride, const W* w, int64_t w_stride, int64_t len, float* sums, bool resume, const Out* out) {
-  V acc[M][N];
-  BG_UNROLL for (int m = 0; m < M; ++m) {
-    BG_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = resume ? load(sums + 8 * (m * N + n)) : splat(0.0f);
-  }
-  const int64_t whole = len & ~int64_t(7);
-  for (int64_t j = 0; j < whole; j += 8) {
-    V b[N];
-    BG_UNROLL for (int n = 0; n < N; ++n) b[n] = load(w + n * w_stride + j);
-    BG_UNROLL for (int m = 0; m < M; ++m) {
-      const V a = load(x + m * x_stride + j);
-      BG_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = madd(a, b[n], acc[m][n]);
-    }
-  }
-  if (whole < len) {
-    V b[N];
-    BG_UNROLL for (int n = 0; n < N; ++n) b[n] = load_first(w + n * w_stride + whole, len - whole);
-    BG_UNROLL for (int m = 0; m < M; ++m) {
-      const V a = load_first(x + m * x_stride + whole, len - whole);
-      BG_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = madd(a, b[n], acc[m][n]);
-    }
-  }
-  BG_UNROLL for (int m = 0; m < M; ++m) {
-    BG_UNROLL for (int n = 0; n < N; ++n) {
-      if (out == nullptr) {
-        store(sums + 8 * (m * N + n), acc[m][n]);
-      } else {
-        const float sum = sum_lanes(acc[m][n]);
-        out->y[m * out->stride + n] = out->bias != nullptr ? sum + out->bias[n] : sum;
-      }
-    }
-  }
-}
-
-template <int N, class W>
-void tile_rows(int64_t rows, const float* x, int64_t x_stride, const W* w, int64_t w_stride, int64_t len, float* sums, bool resume, const Out* out) {
-  switch (rows) {
-    case 1: return tile<1, N>(x, x_stride, w, w_stride, len, sums, resume, out);
-    case 2: return tile<2, N>(x, x_stride, w, w_stride, len, sums, resume, out);
-#if BG_AVX2
-    case 3: return tile<3, N>(x, x_stride, w, w_stride, len, sums, resume, out);
-    default: return tile<4, N>(x, x_stride, w, w_stride, len, sums, resume, out);
+#if BG_AVX512
+constexpr int kTileRows = 6, kTilePanels = 4;  // 24 accumulators + 4 + 1 operands of 32 registers
+#elif BG_AVX2
+constexpr int kTileRows = 6, kTilePanels = 1;  // 12 + 2 + 1 of 16
+#elif BG_NEON
+constexpr int kTileRows = 6, kTilePanels = 1;  // 24 + 4 + 1 of 32
+#else
+constexpr int kTileRows = 2, kTilePanels = 1;
 #endif
-  }
-}
+constexpr int64_t kFew = 8;  // up to this many rows, float weights are read where they are
 
 int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// One pass over inputs [j0, j0 + len) for rows [t0, t1) and the `cols` weight rows at w, all tiles of the block.
-template <class W>
-void pass(const LinearArgs& a, int64_t t0, int64_t t1, int64_t n0, int64_t cols, const W* w, int64_t w_stride, int64_t j0, int64_t len, float* sums, bool resume,
-          bool finish) {
-  for (int64_t t = t0; t < t1; t += kTileRows) {
-    const int64_t rows = least(kTileRows, t1 - t);
-    const float* x = a.x + t * a.x_stride + j0;
-    for (int64_t n = 0; n < cols;) {
-      const Out out = {a.y + t * a.y_stride + n0 + n, a.y_stride, a.bias != nullptr ? a.bias + n0 + n : nullptr};
-      if (cols - n >= kTileCols) {
-        tile_rows<kTileCols>(rows, x, a.x_stride, w + n * w_stride, w_stride, len, sums, resume, finish ? &out : nullptr);
-        n += kTileCols;
-        if (sums != nullptr) sums += 8 * kTileRows * kTileCols;
-      } else {
-        tile_rows<1>(rows, x, a.x_stride, w + n * w_stride, w_stride, len, sums, resume, finish ? &out : nullptr);
-        n += 1;
-        if (sums != nullptr) sums += 8 * kTileRows;
+// Where a pass finds its weights: `count` panels, `stride` bytes apart, from the first of `len` inputs on.
+struct Chunk {
+  const char* at;
+  size_t stride;
+  int64_t len;
+};
+
+// Lines of weights of one, or of two, inputs.
+struct F32Lines {
+  static constexpr int inputs = 1;
+  static V first(const char* line) { return load(reinterpret_cast<const float*>(line)); }
+  static V second(const char* line) { return first(line); }
+};
+struct Bf16Lines {
+  static constexpr int inputs = 2;
+  static V first(const char* line) { return low_halves(reinterpret_cast<const uint32_t*>(line)); }
+  static V second(const char* line) { return high_halves(reinterpret_cast<const uint32_t*>(line)); }
+};
+struct F16Lines {
+  static constexpr int inputs = 2;
+  static V first(const char* line) { return load(reinterpret_cast<const F16*>(line)); }
+  static V second(const char* line) { return load(reinterpret_cast<const F16*>(line) + 16); }
+};
+
+// M rows × N panels. x: the first of the pass's inputs in the first row.
+template <int M, int N, class Lines>
+void tile(float* sums, const float* x, size_t x_stride, const Chunk& w, bool resume) {
+  V acc[M][N];
+  BG_UNROLL for (int m = 0; m < M; ++m) {
+    BG_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = resume ? load(sums + m * kSumsStride + 16 * n) : splat(0.0f);
+  }
+  const char* line = w.at;
+  const auto step = [&](int64_t j, bool second) __attribute__((always_inline)) {
+    V b[N];
+    BG_UNROLL for (int n = 0; n < N; ++n) b[n] = second ? Lines::second(line + size_t(n) * w.stride) : Lines::first(line + size_t(n) * w.stride);
+    BG_UNROLL for (int m = 0; m < M; ++m) {
+      const V a = splat(x[size_t(m) * x_stride + size_t(j)]);
+      BG_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = madd(a, b[n], acc[m][n]);
+    }
+  };
+  int64_t j = 0;
+  for (; j + Lines::inputs <= w.len; j += Lines::inputs, line += 64) {
+    step(j, false);
+    if constexpr (Lines::inputs == 2) step(j + 1, true);
+  }
+  if (j < w.len) step(j, false);
+  BG_UNROLL for (int m = 0; m < M; ++m) {
+    BG_UNROLL for (int n = 0; n < N; ++n) store(sums + m * kSumsStride + 16 * n, acc[m][n]);
+  }
+}
+
+template <int N, class Lines>
+void tile_rows(int64_t rows, float* sums, const float* x, size_t x_stride, const Chunk& w, bool resume) {
+  switch (rows) {
+    case 1: return tile<1, N, Lines>(sums, x, x_stride, w, resume);
+#if BG_LEVEL > 0
+    case 2: return tile<2, N, Lines>(sums, x, x_stride, w, resume);
+    case 3: return tile<3, N, Lines>(sums, x, x_stride, w, resume);
+    case 4: return tile<4, N, Lines>(sums, x, x_stride, w, resume);
+    case 5: return tile<5, N, Lines>(sums, x, x_stride, w, resume);
+#endif
+    default: return tile<kTileRows, N, Lines>(sums, x, x_stride, w, resume);
+  }
+}
+
+// All rows × up to kTilePanels panels.
+template <class Lines>
+void pass(float* sums, const Rows& x, int64_t j0, const Chunk& w, int64_t panels, bool resume) {
+  const size_t stride = x.stride / sizeof(float);
+  const float* from = static_cast<const float*>(x.data) + j0;
+  for (int64_t t = 0; t < x.count; t += kTileRows) {
+    const int64_t rows = least(kTileRows, x.count - t);
+    float* to = sums + t * kSumsStride;
+    if (panels == kTilePanels) {
+      tile_rows<kTilePanels, Lines>(rows, to, from + size_t(t) * stride, stride, w, resume);
+    } else {
+      for (int64_t n = 0; n < panels; ++n)
+        tile_rows<1, Lines>(rows, to + 16 * n, from + size_t(t) * stride, stride, {w.at + size_t(n) * w.stride, w.stride, w.len}, resume);
+    }
+  }
+}
+
+// ---- weights of a pass as floats: to[16·j + r] ------------------------------------------------------------------------------------------
+
+template <class Lines>
+void floats_of_lines(float* to, const char* line, int64_t len) {
+  for (int64_t j = 0; j < len; ++j) {
+    const bool second = Lines::inputs == 2 && j % 2 == 1;
+    store(to + 16 * j, second ? Lines::second(line) : Lines::first(line));
+    if (Lines::inputs == 1 || second) line += 64;
+  }
+}
+
+// The equations are those of kernels/blocks.h; every product is exact.
+void floats_of_q8_0(float* to, const char* group, int64_t len) {
+  for (int64_t j = 0; j < len; ++j) {
+    const int64_t in = j % 64;
+    const char* scales = group + 1024 + 32 * (in / 32);
+    const auto* q = reinterpret_cast<const uint8_t*>(group) + 64 * (in / 4) + in % 4;
+    float codes[16];
+    for (int r = 0; r < 16; ++r) codes[r] = float(int(q[4 * r]) - 128);
+    store(to + 16 * j, mul(load(reinterpret_cast<const F16*>(scales)), load(codes)));
+    if (in == 63) group += 1088;
+  }
+}
+
+void floats_of_q4_k(float* to, const char* group, int64_t len) {
+  for (int64_t j = 0; j < len; j += 256, group += 2304) {
+    const V d = load(reinterpret_cast<const F16*>(group)), dmin = load(reinterpret_cast<const F16*>(group) + 16);
+    for (int b = 0; b < 8; ++b) {
+      float s[16], m[16];
+      for (int r = 0; r < 16; ++r) {
+        const auto byte = [&](int i) { return int(uint8_t(group[64 + 64 * (i / 4) + 4 * r + i % 4])); };
+        s[r] = float(b < 4 ? byte(b) & 63 : (byte(b + 4) & 15) | (byte(b - 4) >> 6) << 4);
+        m[r] = float(b < 4 ? byte(b + 4) & 63 : byte(b + 4) >> 4 | (byte(b) >> 6) << 4);
+      }
+      const V scale = mul(d, load(s)), min = mul(dmin, load(m));
+      for (int i = 0; i < 32; ++i) {
+        const auto* q = reinterpret_cast<const uint8_t*>(group) + 256 + 64 * (8 * (b / 2) + i / 4) + i % 4;
+        float codes[16];
+        for (int r = 0; r < 16; ++r) codes[r] = float(b % 2 == 0 ? q[4 * r] & 15 : q[4 * r] >> 4);
+        store(to + 16 * (j + 32 * b + i), sub(mul(scale, load(codes)), min));
       }
     }
   }
 }
 
-// Few rows: the whole of D in one pass, weights in place. One row alone takes four weight rows at a time: enough chains, one stream each.
-template <class W>
-void block_direct(const LinearArgs& a, int64_t t0, int64_t t1, int64_t n0, int64_t n1) {
-  const W* w = static_cast<const W*>(a.w) + n0 * a.D;
-  if (t1 - t0 == 1) {
-    for (; n0 + 4 <= n1; n0 += 4, w += 4 * a.D) {
-      const Out out = {a.y + t0 * a.y_stride + n0, a.y_stride, a.bias != nullptr ? a.bias + n0 : nullptr};
-      tile<1, 4>(a.x + t0 * a.x_stride, a.x_stride, w, a.D, a.D, nullptr, false, &out);
+void floats_of_q6_k(float* to, const char* group, int64_t len) {
+  for (int64_t j = 0; j < len; j += 256, group += 3392) {
+    const V d = load(reinterpret_cast<const F16*>(group));
+    for (int e = 0; e < 256; ++e) {
+      const int byte = e % 32, b = e / 16;
+      const auto* s = reinterpret_cast<const int8_t*>(group) + 64 + 64 * (b / 4) + b % 4;
+      const auto* low = reinterpret_cast<const uint8_t*>(group) + 320 + 64 * (8 * (e / 64) + byte / 4) + byte % 4;
+      const auto* high = reinterpret_cast<const uint8_t*>(group) + 320 + 2048 + 64 * (8 * (e / 128) + byte / 4) + byte % 4;
+      float scales[16], codes[16];
+      for (int r = 0; r < 16; ++r) {
+        scales[r] = float(s[4 * r]);
+        codes[r] = float(((low[4 * r] >> (e / 32 % 2 * 4) & 15) | (high[4 * r] >> (e / 32 % 4 * 2) & 3) << 4) - 32);
+      }
+      store(to + 16 * (j + e), mul(mul(d, load(scales)), load(codes)));
     }
   }
-  // Columns outermost: the weights of a tile stay in the cache while the few rows pass.
-  for (; n0 < n1; n0 += kTileCols, w += kTileCols * a.D) pass(a, t0, t1, n0, least(kTileCols, n1 - n0), w, a.D, 0, a.D, nullptr, false, true);
 }
 
-// Inputs [j0, j0 + len) of weight row n as floats; j0 and, for blocks, len are whole blocks.
-template <class W>
-void floats_of_row(float* to, const LinearArgs& a, int64_t n, int64_t j0, int64_t len) {
-  const W* from = static_cast<const W*>(a.w) + n * a.D + j0;
-  int64_t j = 0;
-  for (; j + 8 <= len; j += 8) store(to + j, load(from + j));
-  if (j < len) store_first(to + j, load_first(from + j, len - j), len - j);
-}
-template <>
-void floats_of_row<BlockQ8_0>(float* to, const LinearArgs& a, int64_t n, int64_t j0, int64_t len) {
-  floats_of_q8_0(to, static_cast<const BlockQ8_0*>(a.w) + (n * a.D + j0) / 32, len);
-}
-template <>
-void floats_of_row<BlockQ4_K>(float* to, const LinearArgs& a, int64_t n, int64_t j0, int64_t len) {
-  floats_of_q4_k(to, static_cast<const BlockQ4_K*>(a.w) + (n * a.D + j0) / 256, len);
-}
-template <>
-void floats_of_row<BlockQ6_K>(float* to, const LinearArgs& a, int64_t n, int64_t j0, int64_t len) {
-  floats_of_q6_k(to, static_cast<const BlockQ6_K*>(a.w) + (n * a.D + j0) / 256, len);
-}
-
-template <class W>
-void block_buffered(const LinearArgs& a, int64_t t0, int64_t t1, int64_t n0, int64_t n1, float* scratch) {
-  float *weights = scratch, *sums = scratch + kLinearCols * kLinearDepth;
-  for (int64_t j0 = 0; j0 < a.D; j0 += kLinearDepth) {
-    const int64_t len = least(kLinearDepth, a.D - j0);
-    for (int64_t n = n0; n < n1; ++n) floats_of_row<W>(weights + (n - n0) * kLinearDepth, a, n, j0, len);
-    pass(a, t0, t1, n0, n1 - n0, weights, kLinearDepth, j0, len, sums, j0 > 0, j0 + len == a.D);
+void floats_of(float* to, Type type, const char* from, int64_t len) {
+  switch (type) {
+    case Type::f16: return floats_of_lines<F16Lines>(to, from, len);
+    case Type::bf16: return floats_of_lines<Bf16Lines>(to, from, len);
+    case Type::q8_0: return floats_of_q8_0(to, from, len);
+    case Type::q4_k: return floats_of_q4_k(to, from, len);
+    case Type::q6_k: return floats_of_q6_k(to, from, len);
+    default: return floats_of_lines<F32Lines>(to, from, len);
   }
 }
 
-template <class W>
-void block(const LinearArgs& a, int64_t t0, int64_t t1, int64_t n0, int64_t n1, float* scratch) {
-  if (t1 - t0 <= kLinearDirect) {
-    block_direct<W>(a, t0, t1, n0, n1);
-  } else {
-    block_buffered<W>(a, t0, t1, n0, n1, scratch);
+// ---- a group ----------------------------------------------------------------------------------------------------------------------------
+
+constexpr size_t kFloatChunk = size_t(kChunk) * 16 * sizeof(float);  // of one panel
+static_assert(2 * kTilePanels * kFloatChunk <= kLinearScratch);
+
+// The chunk [j0, j0 + len) of `count` panels from `panel` on: where it lies, or, of a matrix in rows, packed into scratch.
+Chunk chunk_of(const Weight& w, int64_t panel, int64_t count, int64_t j0, int64_t len, char* scratch) {
+  if (w.layout == Layout::panels) {
+    const size_t whole = chunk_bytes(w.type, w.cols);
+    return {static_cast<const char*>(w.data) + size_t(panel) * whole + chunk_bytes(w.type, j0), whole, len};
   }
+  const size_t bytes = chunk_bytes(w.type, len);
+  for (int64_t n = 0; n < count; ++n) chunk_of_rows(scratch + size_t(n) * bytes, w, panel + n, j0, len);
+  return {scratch, bytes, len};
+}
+
+void group_float(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch) {
+  const bool floats = is_quantised(w.type) || x.count > kFew;
+  for (int64_t j0 = 0; j0 < x.D; j0 += kChunk) {
+    const int64_t len = least(kChunk, x.D - j0);
+    for (int64_t n = 0; n < count; n += kTilePanels) {
+      const int64_t panels = least(kTilePanels, count - n);
+      Chunk chunk = chunk_of(w, first + n, panels, j0, len, scratch + kTilePanels * kFloatChunk);
+      float* to = sums + 16 * n;
+      if (floats && w.type != Type::f32) {
+        for (int64_t i = 0; i < panels; ++i) floats_of(reinterpret_cast<float*>(scratch + size_t(i) * kFloatChunk), w.type, chunk.at + size_t(i) * chunk.stride, len);
+        chunk = {scratch, kFloatChunk, len};
+      }
+      if (floats || w.type == Type::f32)
+        pass<F32Lines>(to, x, j0, chunk, panels, j0 > 0);
+      else if (w.type == Type::bf16)
+        pass<Bf16Lines>(to, x, j0, chunk, panels, j0 > 0);
+      else
+        pass<F16Lines>(to, x, j0, chunk, panels, j0 > 0);
+    }
+  }
+}
+
+Packing packing(Type, Precision) { return kPackNone; }
+
+size_t packed_stride(Packing, int64_t) { return 0; }
+
+void pack(Packing, void*, const float*, int64_t) {}
+
+void group(float* sums, const Rows& x, Packing, const Weight& w, int64_t first, int64_t count, char* scratch) {
+  group_float(sums, x, w, first, count, scratch);
 }
 
 }  // namespace
 
-void linear_block(const LinearArgs& a, int64_t t0, int64_t t1, int64_t n0, int64_t n1, float* scratch) {
-  switch (a.kind) {
-    case kF32: return block<float>(a, t0, t1, n0, n1, scratch);
-    case kF16: return block<F16>(a, t0, t1, n0, n1, scratch);
-    case kBf16: return block<Bf16>(a, t0, t1, n0, n1, scratch);
-    case kQ8_0: return block_buffered<BlockQ8_0>(a, t0, t1, n0, n1, scratch);
-    case kQ4_K: return block_buffered<BlockQ4_K>(a, t0, t1, n0, n1, scratch);
-    case kQ6_K: return block_buffered<BlockQ6_K>(a, t0, t1, n0, n1, scratch);
-  }
-}
+const LinearIsa linear = {packing, packed_stride, pack, group};
 
 }  // namespace bg::cpu::BG_ISA

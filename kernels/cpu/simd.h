@@ -1,6 +1,13 @@
-// Eight floats at a time, for one instruction set: BG_ISA is avx2 (compiled with -mavx2 -mfma -mf16c) or portable (128-bit vectors that any
-// compiler lowers; multiply and add round separately). Everything lies in that namespace and has internal linkage, and only C headers and
-// intrinsics are included, so that the linker can never merge code of one instruction set into another's.
+// Sixteen floats at a time, for one instruction set: BG_ISA is one of
+//   portable    128-bit vectors that any compiler lowers; multiply and add round separately
+//   avx2        AVX2, FMA, F16C
+//   avx512      AVX-512 F, BW, DQ, VL, VNNI
+//   avx512bf16  the same and vdpbf16ps; amx: the same and AMX tiles (BF16, int8)
+//   neon        AArch64 with the dot product; neon_i8mm: the same and the int8 matrix product
+// One V is one 512-bit, two 256-bit or four 128-bit registers, so a kernel written with V does the same sixteen chains on all of them. All but portable
+// fuse multiply and add, and use the same formulas: their results are the same bits.
+// Everything lies in that namespace and has internal linkage, and only C headers and intrinsics are included, so that the linker can never merge code of
+// one instruction set into another's.
 // Not here: what is computed with them (*.isa.cpp).
 #pragma once
 #include <stdint.h>
@@ -9,22 +16,36 @@
 #include "kernels/half.h"
 
 #ifndef BG_ISA
-#error "compile with -DBG_ISA=avx2 or -DBG_ISA=portable"
+#error "compile with -DBG_ISA=portable, avx2, avx512, avx512bf16, amx, neon or neon_i8mm"
 #endif
 #define BG_JOIN_(a, b) a##b
 #define BG_JOIN(a, b) BG_JOIN_(a, b)
 #define BG_IS_avx2 1
-#define BG_AVX2 BG_JOIN(BG_IS_, BG_ISA)
+#define BG_IS_avx512 2
+#define BG_IS_avx512bf16 3
+#define BG_IS_amx 4
+#define BG_IS_neon 5
+#define BG_IS_neon_i8mm 6
+#define BG_LEVEL BG_JOIN(BG_IS_, BG_ISA)
+#define BG_AVX2 (BG_LEVEL == 1)
+#define BG_AVX512 (BG_LEVEL >= 2 && BG_LEVEL <= 4)
+#define BG_DPBF16 (BG_LEVEL == 3)
+#define BG_AMX (BG_LEVEL == 4)
+#define BG_NEON (BG_LEVEL == 5 || BG_LEVEL == 6)
+#define BG_I8MM (BG_LEVEL == 6)
+#define BG_INT8 (BG_LEVEL >= 1)  // has integer dot products worth using
 
-#if BG_AVX2
+#if BG_AVX2 || BG_AVX512
 #include <immintrin.h>
+#elif BG_NEON
+#include <arm_neon.h>
 #endif
 
 // Accumulator arrays stay in registers only if every loop over them is unrolled.
 #if defined(__clang__)
 #define BG_UNROLL _Pragma("clang loop unroll(full)")
 #else
-#define BG_UNROLL _Pragma("GCC unroll 16")
+#define BG_UNROLL _Pragma("GCC unroll 32")
 #endif
 #define BG_INLINE static inline __attribute__((always_inline))
 
@@ -33,93 +54,180 @@ namespace bg::cpu::BG_ISA {
 struct Bf16 { uint16_t bits; };
 struct F16 { uint16_t bits; };
 
-#if BG_AVX2
-// ---- AVX2 + FMA + F16C -------------------------------------------------------------------------------------------------------------
-typedef __m256 V;
-constexpr int kTileRows = 4, kTileCols = 3;  // 12 accumulators + 3 + 1 operands = the 16 registers
+constexpr int kLanes = 16;
 
-BG_INLINE V splat(float a) { return _mm256_set1_ps(a); }
-BG_INLINE V load(const float* p) { return _mm256_loadu_ps(p); }
-BG_INLINE V load(const Bf16* p) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16)); }
-BG_INLINE V load(const F16* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
-BG_INLINE void store(float* p, V a) { _mm256_storeu_ps(p, a); }
-BG_INLINE V add(V a, V b) { return _mm256_add_ps(a, b); }
-BG_INLINE V sub(V a, V b) { return _mm256_sub_ps(a, b); }
-BG_INLINE V mul(V a, V b) { return _mm256_mul_ps(a, b); }
-BG_INLINE V div(V a, V b) { return _mm256_div_ps(a, b); }
-BG_INLINE V madd(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }  // a·b + c
-BG_INLINE V max(V a, V b) { return _mm256_max_ps(a, b); }
-BG_INLINE V where_less(V a, V b, V yes, V no) { return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
-BG_INLINE V power_of_two(V shifted) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_castps_si256(shifted), _mm256_set1_epi32(127)), 23)); }
+#if BG_AVX512
+// ---- AVX-512: V is one register, 32 of them ------------------------------------------------------------------------------------------
+typedef __m512 V;
+typedef __m512i I;  // sixteen int32, or 64 bytes
 
-// The four sums of the lanes of a, b, c, d, each ((l0+l1)+(l2+l3)) + ((l4+l5)+(l6+l7)).
-BG_INLINE void sum_lanes_4(float* out, V a, V b, V c, V d) {
-  const V quarters = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
-  _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(quarters), _mm256_extractf128_ps(quarters, 1)));
+BG_INLINE V splat(float a) { return _mm512_set1_ps(a); }
+BG_INLINE V load(const float* p) { return _mm512_loadu_ps(p); }
+BG_INLINE V load(const Bf16* p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16)); }
+BG_INLINE V load(const F16* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+BG_INLINE void store(float* p, V a) { _mm512_storeu_ps(p, a); }
+BG_INLINE V add(V a, V b) { return _mm512_add_ps(a, b); }
+BG_INLINE V sub(V a, V b) { return _mm512_sub_ps(a, b); }
+BG_INLINE V mul(V a, V b) { return _mm512_mul_ps(a, b); }
+BG_INLINE V div(V a, V b) { return _mm512_div_ps(a, b); }
+BG_INLINE V madd(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }  // a·b + c
+BG_INLINE V max(V a, V b) { return _mm512_max_ps(a, b); }             // b when either is NaN
+BG_INLINE V where_less(V a, V b, V yes, V no) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes); }
+BG_INLINE V power_of_two(V shifted) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_castps_si512(shifted), _mm512_set1_epi32(127)), 23)); }
+// Dwords of two bf16: the low and the high one of each as floats.
+BG_INLINE V low_halves(const uint32_t* p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16)); }
+BG_INLINE V high_halves(const uint32_t* p) { return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(int(0xffff0000)))); }
+BG_INLINE V load_first(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p); }
+BG_INLINE void store_first(float* p, V a, int64_t n) { _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), a); }
+
+BG_INLINE I zero_i() { return _mm512_setzero_si512(); }
+BG_INLINE I splat_i(int32_t a) { return _mm512_set1_epi32(a); }
+BG_INLINE I load_i(const void* p) { return _mm512_loadu_si512(p); }
+BG_INLINE void store_i(void* p, I a) { _mm512_storeu_si512(p, a); }
+BG_INLINE V to_float(I a) { return _mm512_cvtepi32_ps(a); }
+#elif BG_AVX2
+// ---- AVX2 + FMA + F16C: V is two of 16 registers --------------------------------------------------------------------------------------
+struct V { __m256 a, b; };
+struct I { __m256i a, b; };
+
+BG_INLINE V splat(float a) { return {_mm256_set1_ps(a), _mm256_set1_ps(a)}; }
+BG_INLINE V load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+BG_INLINE __m256 widen(const Bf16* p) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16)); }
+BG_INLINE V load(const Bf16* p) { return {widen(p), widen(p + 8)}; }
+BG_INLINE V load(const F16* p) {
+  return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8)))};
 }
-BG_INLINE float sum_lanes(V a) {
-  const __m128 low = _mm256_castps256_ps128(a), high = _mm256_extractf128_ps(a, 1);
-  const __m128 pairs = _mm_hadd_ps(low, high);      // l0+l1, l2+l3, l4+l5, l6+l7
-  const __m128 halves = _mm_hadd_ps(pairs, pairs);  // (l0+l1)+(l2+l3), (l4+l5)+(l6+l7)
-  return _mm_cvtss_f32(_mm_add_ss(halves, _mm_movehdup_ps(halves)));
+BG_INLINE void store(float* p, V a) { _mm256_storeu_ps(p, a.a), _mm256_storeu_ps(p + 8, a.b); }
+BG_INLINE V add(V a, V b) { return {_mm256_add_ps(a.a, b.a), _mm256_add_ps(a.b, b.b)}; }
+BG_INLINE V sub(V a, V b) { return {_mm256_sub_ps(a.a, b.a), _mm256_sub_ps(a.b, b.b)}; }
+BG_INLINE V mul(V a, V b) { return {_mm256_mul_ps(a.a, b.a), _mm256_mul_ps(a.b, b.b)}; }
+BG_INLINE V div(V a, V b) { return {_mm256_div_ps(a.a, b.a), _mm256_div_ps(a.b, b.b)}; }
+BG_INLINE V madd(V a, V b, V c) { return {_mm256_fmadd_ps(a.a, b.a, c.a), _mm256_fmadd_ps(a.b, b.b, c.b)}; }
+BG_INLINE V max(V a, V b) { return {_mm256_max_ps(a.a, b.a), _mm256_max_ps(a.b, b.b)}; }
+BG_INLINE V where_less(V a, V b, V yes, V no) {
+  return {_mm256_blendv_ps(no.a, yes.a, _mm256_cmp_ps(a.a, b.a, _CMP_LT_OQ)), _mm256_blendv_ps(no.b, yes.b, _mm256_cmp_ps(a.b, b.b, _CMP_LT_OQ))};
 }
+BG_INLINE __m256 power_of_two(__m256 s) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_castps_si256(s), _mm256_set1_epi32(127)), 23)); }
+BG_INLINE V power_of_two(V s) { return {power_of_two(s.a), power_of_two(s.b)}; }
+BG_INLINE __m256i bytes_at(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+BG_INLINE V low_halves(const uint32_t* p) { return {_mm256_castsi256_ps(_mm256_slli_epi32(bytes_at(p), 16)), _mm256_castsi256_ps(_mm256_slli_epi32(bytes_at(p + 8), 16))}; }
+BG_INLINE V high_halves(const uint32_t* p) {
+  const __m256i mask = _mm256_set1_epi32(int(0xffff0000));
+  return {_mm256_castsi256_ps(_mm256_and_si256(bytes_at(p), mask)), _mm256_castsi256_ps(_mm256_and_si256(bytes_at(p + 8), mask))};
+}
+
+BG_INLINE I zero_i() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+BG_INLINE I splat_i(int32_t a) { return {_mm256_set1_epi32(a), _mm256_set1_epi32(a)}; }
+BG_INLINE I load_i(const void* p) { return {bytes_at(p), bytes_at(static_cast<const char*>(p) + 32)}; }
+BG_INLINE void store_i(void* p, I a) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p), a.a);
+  _mm256_storeu_si256(static_cast<__m256i*>(p) + 1, a.b);
+}
+BG_INLINE V to_float(I a) { return {_mm256_cvtepi32_ps(a.a), _mm256_cvtepi32_ps(a.b)}; }
+#elif BG_NEON
+// ---- AArch64: V is four of 32 registers -----------------------------------------------------------------------------------------------
+struct V { float32x4_t a, b, c, d; };
+struct I { int32x4_t a, b, c, d; };
+
+BG_INLINE V splat(float x) { return {vdupq_n_f32(x), vdupq_n_f32(x), vdupq_n_f32(x), vdupq_n_f32(x)}; }
+BG_INLINE V load(const float* p) { return {vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)}; }
+BG_INLINE float32x4_t widen(const Bf16* p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(&p->bits), 16)); }
+BG_INLINE V load(const Bf16* p) { return {widen(p), widen(p + 4), widen(p + 8), widen(p + 12)}; }
+BG_INLINE float32x4_t widen(const F16* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&p->bits))); }
+BG_INLINE V load(const F16* p) { return {widen(p), widen(p + 4), widen(p + 8), widen(p + 12)}; }
+BG_INLINE void store(float* p, V x) { vst1q_f32(p, x.a), vst1q_f32(p + 4, x.b), vst1q_f32(p + 8, x.c), vst1q_f32(p + 12, x.d); }
+BG_INLINE V add(V x, V y) { return {vaddq_f32(x.a, y.a), vaddq_f32(x.b, y.b), vaddq_f32(x.c, y.c), vaddq_f32(x.d, y.d)}; }
+BG_INLINE V sub(V x, V y) { return {vsubq_f32(x.a, y.a), vsubq_f32(x.b, y.b), vsubq_f32(x.c, y.c), vsubq_f32(x.d, y.d)}; }
+BG_INLINE V mul(V x, V y) { return {vmulq_f32(x.a, y.a), vmulq_f32(x.b, y.b), vmulq_f32(x.c, y.c), vmulq_f32(x.d, y.d)}; }
+BG_INLINE V div(V x, V y) { return {vdivq_f32(x.a, y.a), vdivq_f32(x.b, y.b), vdivq_f32(x.c, y.c), vdivq_f32(x.d, y.d)}; }
+BG_INLINE V madd(V x, V y, V z) { return {vfmaq_f32(z.a, x.a, y.a), vfmaq_f32(z.b, x.b, y.b), vfmaq_f32(z.c, x.c, y.c), vfmaq_f32(z.d, x.d, y.d)}; }
+BG_INLINE float32x4_t larger(float32x4_t x, float32x4_t y) { return vbslq_f32(vcgtq_f32(x, y), x, y); }  // y when either is NaN, as on x86
+BG_INLINE V max(V x, V y) { return {larger(x.a, y.a), larger(x.b, y.b), larger(x.c, y.c), larger(x.d, y.d)}; }
+BG_INLINE V where_less(V x, V y, V yes, V no) {
+  return {vbslq_f32(vcltq_f32(x.a, y.a), yes.a, no.a), vbslq_f32(vcltq_f32(x.b, y.b), yes.b, no.b), vbslq_f32(vcltq_f32(x.c, y.c), yes.c, no.c),
+          vbslq_f32(vcltq_f32(x.d, y.d), yes.d, no.d)};
+}
+BG_INLINE float32x4_t power_of_two(float32x4_t s) { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vreinterpretq_s32_f32(s), vdupq_n_s32(127)), 23)); }
+BG_INLINE V power_of_two(V s) { return {power_of_two(s.a), power_of_two(s.b), power_of_two(s.c), power_of_two(s.d)}; }
+BG_INLINE float32x4_t low_half(const uint32_t* p) { return vreinterpretq_f32_u32(vshlq_n_u32(vld1q_u32(p), 16)); }
+BG_INLINE float32x4_t high_half(const uint32_t* p) { return vreinterpretq_f32_u32(vandq_u32(vld1q_u32(p), vdupq_n_u32(0xffff0000u))); }
+BG_INLINE V low_halves(const uint32_t* p) { return {low_half(p), low_half(p + 4), low_half(p + 8), low_half(p + 12)}; }
+BG_INLINE V high_halves(const uint32_t* p) { return {high_half(p), high_half(p + 4), high_half(p + 8), high_half(p + 12)}; }
+
+BG_INLINE I zero_i() { return {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)}; }
+BG_INLINE I splat_i(int32_t x) { return {vdupq_n_s32(x), vdupq_n_s32(x), vdupq_n_s32(x), vdupq_n_s32(x)}; }
+BG_INLINE int32x4_t int_at(const void* p) { return vreinterpretq_s32_u8(vld1q_u8(static_cast<const uint8_t*>(p))); }
+BG_INLINE I load_i(const void* p) {
+  const char* q = static_cast<const char*>(p);
+  return {int_at(q), int_at(q + 16), int_at(q + 32), int_at(q + 48)};
+}
+BG_INLINE void store_i(void* p, I x) {
+  int32_t* q = static_cast<int32_t*>(p);
+  vst1q_s32(q, x.a), vst1q_s32(q + 4, x.b), vst1q_s32(q + 8, x.c), vst1q_s32(q + 12, x.d);
+}
+BG_INLINE V to_float(I x) { return {vcvtq_f32_s32(x.a), vcvtq_f32_s32(x.b), vcvtq_f32_s32(x.c), vcvtq_f32_s32(x.d)}; }
 #else
-// ---- portable: two 128-bit vectors of the compiler ---------------------------------------------------------------------------------
+// ---- portable: four 128-bit vectors of the compiler -----------------------------------------------------------------------------------
 typedef float F4 __attribute__((vector_size(16)));
 typedef int32_t I4 __attribute__((vector_size(16)));
-struct V { F4 low, high; };
-constexpr int kTileRows = 2, kTileCols = 2;
+struct V { F4 a, b, c, d; };
 
-BG_INLINE V splat(float a) { return {F4{a, a, a, a}, F4{a, a, a, a}}; }
+BG_INLINE V splat(float x) { return {F4{x, x, x, x}, F4{x, x, x, x}, F4{x, x, x, x}, F4{x, x, x, x}}; }
 BG_INLINE V load(const float* p) {
   V v;
   memcpy(&v, p, sizeof v);
   return v;
 }
 BG_INLINE V load(const Bf16* p) {
-  float f[8];
-  BG_UNROLL for (int i = 0; i < 8; ++i) f[i] = bf16_to_float(p[i].bits);
+  float f[16];
+  for (int i = 0; i < 16; ++i) f[i] = bf16_to_float(p[i].bits);
   return load(f);
 }
 BG_INLINE V load(const F16* p) {
-  float f[8];
-  for (int i = 0; i < 8; ++i) f[i] = f16_to_float(p[i].bits);
+  float f[16];
+  for (int i = 0; i < 16; ++i) f[i] = f16_to_float(p[i].bits);
   return load(f);
 }
-BG_INLINE void store(float* p, V a) { memcpy(p, &a, sizeof a); }
-BG_INLINE V add(V a, V b) { return {a.low + b.low, a.high + b.high}; }
-BG_INLINE V sub(V a, V b) { return {a.low - b.low, a.high - b.high}; }
-BG_INLINE V mul(V a, V b) { return {a.low * b.low, a.high * b.high}; }
-BG_INLINE V div(V a, V b) { return {a.low / b.low, a.high / b.high}; }
-BG_INLINE V madd(V a, V b, V c) { return {a.low * b.low + c.low, a.high * b.high + c.high}; }
+BG_INLINE void store(float* p, V x) { memcpy(p, &x, sizeof x); }
+BG_INLINE V add(V x, V y) { return {x.a + y.a, x.b + y.b, x.c + y.c, x.d + y.d}; }
+BG_INLINE V sub(V x, V y) { return {x.a - y.a, x.b - y.b, x.c - y.c, x.d - y.d}; }
+BG_INLINE V mul(V x, V y) { return {x.a * y.a, x.b * y.b, x.c * y.c, x.d * y.d}; }
+BG_INLINE V div(V x, V y) { return {x.a / y.a, x.b / y.b, x.c / y.c, x.d / y.d}; }
+BG_INLINE V madd(V x, V y, V z) { return {x.a * y.a + z.a, x.b * y.b + z.b, x.c * y.c + z.c, x.d * y.d + z.d}; }
 BG_INLINE F4 pick(I4 mask, F4 yes, F4 no) { return F4((I4(yes) & mask) | (I4(no) & ~mask)); }
-BG_INLINE V where_less(V a, V b, V yes, V no) { return {pick(a.low < b.low, yes.low, no.low), pick(a.high < b.high, yes.high, no.high)}; }
-BG_INLINE V max(V a, V b) { return where_less(b, a, a, b); }
-BG_INLINE V power_of_two(V shifted) { return {F4((I4(shifted.low) + 127) << 23), F4((I4(shifted.high) + 127) << 23)}; }
-
-BG_INLINE float sum_lanes(V a) { return ((a.low[0] + a.low[1]) + (a.low[2] + a.low[3])) + ((a.high[0] + a.high[1]) + (a.high[2] + a.high[3])); }
-BG_INLINE void sum_lanes_4(float* out, V a, V b, V c, V d) {
-  out[0] = sum_lanes(a);
-  out[1] = sum_lanes(b);
-  out[2] = sum_lanes(c);
-  out[3] = sum_lanes(d);
+BG_INLINE V where_less(V x, V y, V yes, V no) {
+  return {pick(x.a < y.a, yes.a, no.a), pick(x.b < y.b, yes.b, no.b), pick(x.c < y.c, yes.c, no.c), pick(x.d < y.d, yes.d, no.d)};
+}
+BG_INLINE V max(V x, V y) { return where_less(y, x, x, y); }
+BG_INLINE F4 power_of_two(F4 s) { return F4((I4(s) + 127) << 23); }
+BG_INLINE V power_of_two(V s) { return {power_of_two(s.a), power_of_two(s.b), power_of_two(s.c), power_of_two(s.d)}; }
+BG_INLINE V low_halves(const uint32_t* p) {
+  float f[16];
+  for (int i = 0; i < 16; ++i) f[i] = bf16_to_float(uint16_t(p[i]));
+  return load(f);
+}
+BG_INLINE V high_halves(const uint32_t* p) {
+  float f[16];
+  for (int i = 0; i < 16; ++i) f[i] = bf16_to_float(uint16_t(p[i] >> 16));
+  return load(f);
 }
 #endif
 
-// ---- both ---------------------------------------------------------------------------------------------------------------------------
+// ---- all ------------------------------------------------------------------------------------------------------------------------------
 
-// The first n < 8 lanes from memory, the others 0; nothing beyond is read or written.
-template <class E>
-BG_INLINE V load_first(const E* p, int64_t n) {
-  E all[8] = {};
-  memcpy(all, p, size_t(n) * sizeof(E));
+#if !BG_AVX512
+// The first n < 16 lanes from memory, the others 0; nothing beyond is read or written.
+BG_INLINE V load_first(const float* p, int64_t n) {
+  float all[16] = {};
+  memcpy(all, p, size_t(n) * sizeof(float));
   return load(all);
 }
 BG_INLINE void store_first(float* p, V a, int64_t n) {
-  float all[8];
+  float all[16];
   store(all, a);
   memcpy(p, all, size_t(n) * sizeof(float));
 }
+#endif
 
 // e^x for x ≤ 0, relative error ≤ 3u (measured by tests/test_kernels_basic.cpp); 0 below −86.5, NaN for NaN.
 //   n = round(x/ln 2), r = x − n·ln 2 in two parts (n·0.693359375 is exact), e^x = 2^n·(1 + r + r²·p(r)), p of degree 5 (Cephes expf)

@@ -1,4 +1,5 @@
 // The definition of every operation (contract and bounds: kernels/ops.h), for T = float and double: plain loops, one thread, no intrinsics.
+// A row of weights is read into a small buffer of its own; nothing else is allocated.
 // Where kernels/cpu/ differs from these beyond the bound, these are right.
 // Not here: speed.
 #pragma once
@@ -15,26 +16,6 @@ T* row(const Tensor& x, int64_t t) {
   return static_cast<T*>(x.data) + t * x.stride;
 }
 
-// One element of a weight matrix, exact. Rows may lie at any even address in a file, hence memcpy (blocks need no more than an even one).
-template <class T>
-T weight_at(const Weight& w, int64_t n, int64_t j) {
-  const size_t i = size_t(n) * size_t(w.cols) + size_t(j);
-  const char* base = static_cast<const char*>(w.data);
-  if (w.type == Type::f32) {
-    float f;
-    std::memcpy(&f, base + 4 * i, 4);
-    return f;
-  }
-  const int64_t block = int64_t(i) / block_values(w.type);
-  const int at = int(int64_t(i) % block_values(w.type));
-  if (w.type == Type::q8_0) return value_q8_0(static_cast<const BlockQ8_0*>(w.data) + block, at);
-  if (w.type == Type::q4_k) return value_q4_k(static_cast<const BlockQ4_K*>(w.data) + block, at);
-  if (w.type == Type::q6_k) return value_q6_k(static_cast<const BlockQ6_K*>(w.data) + block, at);
-  uint16_t h;
-  std::memcpy(&h, base + 2 * i, 2);
-  return w.type == Type::bf16 ? bf16_to_float(h) : f16_to_float(h);
-}
-
 // rows.cpp
 template <class T> void write(Tensor y, const float* x);
 template <class T, class Host> void read(Host* y, Tensor x);
@@ -45,7 +26,8 @@ template <class T> void scatter_add_rows(Tensor y, Tensor x, const int64_t* inde
 template <class T> void embed(Tensor y, Weight w, const int32_t* ids);
 template <class T> void add_interpolated(Tensor y, Weight table, const int32_t* index, const float* weight);
 // linear.cpp, norm.cpp, activation.cpp, rotary.cpp, attention.cpp
-template <class T> void linear(Tensor y, Tensor x, Weight w, const float* bias);
+template <class T> void linear(Tensor x, const Product& p);
+template <class T> void gated(Tensor y, Tensor x, Weight gate, Weight up);
 template <class T> void layer_norm(Tensor y, Tensor x, const float* w, const float* b, float eps);
 template <class T> void rms_norm(Tensor y, Tensor x, const float* w, float eps);
 template <class T> void gelu_tanh(Tensor y, Tensor x);

@@ -1,4 +1,7 @@
 // Moving rows: host ↔ device, by index, out of a weight matrix. x, y are (T, D); nothing is computed except in scatter_add and add_interpolated.
+#include <vector>
+
+#include "kernels/panels.h"
 #include "kernels/ref/ref.h"
 
 namespace bg::ref {
@@ -48,17 +51,22 @@ void scatter_add_rows(Tensor y, Tensor x, const int64_t* index) {
 // y_t = w_{ids[t]}
 template <class T>
 void embed(Tensor y, Weight w, const int32_t* ids) {
-  for (int64_t t = 0; t < y.rows; ++t)
-    for (int64_t j = 0; j < y.cols; ++j) row<T>(y, t)[j] = weight_at<T>(w, ids[t], j);
+  std::vector<float> values(size_t(w.cols));
+  for (int64_t t = 0; t < y.rows; ++t) {
+    read_row(values.data(), w, ids[t]);
+    for (int64_t j = 0; j < y.cols; ++j) row<T>(y, t)[j] = values[size_t(j)];
+  }
 }
 
 // y_t += Σ_{c<4} weight[4t+c] · table_{index[4t+c]}
 template <class T>
 void add_interpolated(Tensor y, Weight table, const int32_t* index, const float* weight) {
+  std::vector<float> values(size_t(4 * table.cols));
   for (int64_t t = 0; t < y.rows; ++t) {
+    for (int64_t c = 0; c < 4; ++c) read_row(values.data() + c * table.cols, table, index[4 * t + c]);
     for (int64_t j = 0; j < y.cols; ++j) {
       T sum = 0;
-      for (int64_t c = 4 * t; c < 4 * t + 4; ++c) sum += T(weight[c]) * weight_at<T>(table, index[c], j);
+      for (int64_t c = 0; c < 4; ++c) sum += T(weight[4 * t + c]) * T(values[size_t(c * table.cols + j)]);
       row<T>(y, t)[j] += sum;
     }
   }

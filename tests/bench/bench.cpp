@@ -200,7 +200,7 @@ void bench_slide(Ops& ops, int64_t N) {
 
 int main(int argc, char** argv) {
   if (argc > 1) {  // only slides, of so many tiles: nothing else in the peak of memory
-    const std::unique_ptr<Ops> ops(make_cpu_ops(kThreads, Isa::best));
+    const std::unique_ptr<Ops> ops(make_cpu_ops(kThreads, Isa::best, bg::Precision::float32));
     bench_slide(*ops, std::max(256ll, std::atoll(argv[1])));
     return 0;
   }
@@ -208,7 +208,7 @@ int main(int argc, char** argv) {
   std::mt19937_64 random(1);
   // Small BF16 numbers everywhere: sign, exponent near 2^-6, random mantissa.
   for (uint64_t& v : big) v = (random() & 0x807F807F807F807Full) | 0x3C803C803C803C80ull;
-  const std::unique_ptr<Ops> ops(make_cpu_ops(kThreads, Isa::best));
+  const std::unique_ptr<Ops> ops(make_cpu_ops(kThreads, Isa::best, bg::Precision::float32));
   std::printf("backend %s, %d threads\nceilings: read %.1f GB/s", ops->name(), kThreads, read_bandwidth() / 1e9);
   if (have_fma()) std::printf(", float32 FMA (AVX2) %.1f GFLOP/s", peak_flops() / 1e9);
   std::printf("\n\n%-58s %9s %s %8s\n", "operation", "", "", "share of ceiling");

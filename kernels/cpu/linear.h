@@ -1,0 +1,45 @@
+// The matrix product of a block of rows with a group of panels, once per instruction set. Lanes are sixteen outputs, the inputs follow one another: every
+// output is one chain in ascending order of the inputs, so no tile, chunk, thread or number of rows can change a bit.
+// Not here: which groups, threads (linear.cpp); what a panel is (kernels/panels.h).
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/ops.h"
+
+namespace bg::cpu {
+
+// What the rows of x become before they are multiplied; once for all products that share them.
+enum Packing {
+  kPackNone,  // float32 where it lies
+  kPackBf16,  // bf16, row after row, zeros up to a multiple of 32
+  kPackQ8,    // int8 with a scale for each 32 inputs (Q8_0)
+  kPackQ8K    // int8 with a scale for each 256 inputs, and sums (Q4_K, Q6_K)
+};
+
+constexpr int64_t kRowBlock = 512;      // rows of x that are packed and multiplied at a time
+constexpr int64_t kGroupPanels = 32;    // panels of one call
+constexpr int64_t kChunk = 512;         // inputs of one pass over a group; whole blocks of every type
+constexpr int64_t kSumsStride = kGroupPanels * 16 + 16;  // floats from one row of sums to the next, off the powers of two
+
+struct Rows {             // of x, packed
+  const void* data;
+  size_t stride;          // bytes from one row to the next
+  int64_t count;          // ≤ kRowBlock
+  int64_t D;              // inputs of a row
+};
+
+struct LinearIsa {
+  Packing (*packing)(Type weights, Precision precision);
+  size_t (*packed_stride)(Packing p, int64_t D);                                        // bytes of one packed row; 0 for kPackNone
+  void (*pack)(Packing p, void* to, const float* x, int64_t D);                         // one row
+  // sums (rows, 16·count) = x·wᵀ for `count` ≤ kGroupPanels panels from panel `first` on; rows of sums lie kSumsStride floats apart.
+  // scratch: kLinearScratch bytes, 64-byte aligned.
+  void (*group)(float* sums, const Rows& x, Packing p, const Weight& w, int64_t first, int64_t count, char* scratch);
+};
+
+constexpr size_t kSumsBytes = size_t(kRowBlock) * kSumsStride * sizeof(float);
+constexpr size_t kLinearScratch = 320 << 10;
+constexpr size_t kThreadScratch = kSumsBytes + kLinearScratch;  // of one thread, sums first
+
+}  // namespace bg::cpu
