@@ -33,7 +33,7 @@ ISAS := portable $(if $(filter x86_64%,$(MACHINE)),avx2 avx512 avx512bf16 amx) $
 ISA_portable := -DBG_ISA=portable
 ISA_avx2 := -DBG_ISA=avx2 -mavx2 -mfma -mf16c
 # gcc 12 warns about its own header (_mm512_undefined_ps).
-AVX512 := -Wno-maybe-uninitialized -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c -mprefer-vector-width=512
+AVX512 := -Wno-maybe-uninitialized -Wno-uninitialized -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c -mprefer-vector-width=512
 ISA_avx512 := -DBG_ISA=avx512 $(AVX512)
 ISA_avx512bf16 := -DBG_ISA=avx512bf16 $(AVX512) -mavx512bf16
 ISA_amx := -DBG_ISA=amx $(AVX512) -mavx512bf16 -mamx-tile -mamx-bf16 -mamx-int8

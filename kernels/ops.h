@@ -77,6 +77,10 @@ struct Product {
 //            and attention, has both bounds)
 enum class Precision { fast, float32 };
 
+// What a product is part of. A row's bits depend on it, where the fastest way for many rows (prompt, pictures) is not the fastest for one token after
+// the other (step): never on how many rows a call has. So a prompt may be cut into any chunks.
+enum class Phase { prompt, step };
+
 // One pair of dilated attention: rows are cut into segments, and of a segment a head keeps every dilation-th row.
 struct Dilation {
   int64_t segment = 1, dilation = 1;  // rows, both ≥ 1
@@ -116,17 +120,19 @@ class Ops {
   // For each of n products: p_tn = Σ_j x_tj · w_nj + bias_n, then y = p, y += p or y = gelu(p).  y (T, N), x (T, D), w (N, D), bias (N) float or nullptr.
   // Bound of p, Precision::float32: (D + 2)·u·(Σ_j |x_tj·w_nj| + |bias_n|); a quantised w gives the same bits as the F32 matrix of its values.
   // Precision::fast adds what rounding the activations may change:
-  //   BF16 weights, where the machine multiplies bf16: x to the nearest bf16, 2^−9·Σ_j |x_tj·w_nj|
-  //   Q8_0: x in blocks of 32 to the nearest multiple of d = max|x|/127, Σ_blocks d/2·(1 + 2^−15)·Σ_j |w_nj|.  Q4_K, Q6_K: the same in blocks of 256, where Q4_K's
-  //   w counts as its two terms, |d·s·q| + |dmin·m|, in both sums.
-  // Integer sums are exact and the few float steps per block are in one order: quantised products are the same bits on every instruction set that has FMA.
-  virtual void linear(Tensor x, const Product* products, int64_t n) = 0;
+  //   BF16 weights, where the machine multiplies bf16: x to the nearest bf16, 2^−9·Σ_j |x_tj·w_nj|. With AMX quantised weights in Phase::prompt too, with their values to
+  //   the nearest bf16: 2^−8·(1 + 2^−9)·Σ_j |x_tj·w_nj|.
+  //   Otherwise, Q8_0: x in blocks of 32 to the nearest multiple of d = max|x|/127, Σ_blocks d/2·(1 + 2^−15)·Σ_j |w_nj|.  Q4_K, Q6_K: the same in blocks of 256, where
+  //   Q4_K's w counts as its two terms, |d·s·q| + |dmin·m|, in both sums.
+  // Integer sums are exact and the few float steps per block are in one order: Phase::step with quantised weights is the same bits on every instruction set
+  // that has FMA, and so is Phase::prompt on all but AMX.
+  virtual void linear(Tensor x, const Product* products, int64_t n, Phase phase = Phase::prompt) = 0;
   void linear(Tensor y, Tensor x, Weight w, const float* bias) {
     const Product p{y, w, bias, Then::store};
     linear(x, &p, 1);
   }
   // y = silu(x·gateᵀ)·(x·upᵀ): linear twice, then silu_mul.  y (T, F), x (T, D), gate and up (F, D) of one type and layout. Bounds of linear and silu_mul together.
-  virtual void gated(Tensor y, Tensor x, Weight gate, Weight up) = 0;
+  virtual void gated(Tensor y, Tensor x, Weight gate, Weight up, Phase phase = Phase::prompt) = 0;
   // y_td = (x_td − mean_t)/√(var_t + eps) · w_d + b_d, var the mean square deviation; sums in double for float. y may be x. w, b (D).
   // Bound 8·u·(|normalised·w| + |b| + |w|·max_d|x_td|/√(var_t + eps)).
   virtual void layer_norm(Tensor y, Tensor x, const float* w, const float* b, float eps) = 0;

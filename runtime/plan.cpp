@@ -20,8 +20,8 @@ class PlanOps : public Ops {
   void scatter_add_rows(Tensor, Tensor, const int64_t*) override {}
   void embed(Tensor, Weight, const int32_t*) override {}
   void add_interpolated(Tensor, Weight, const int32_t*, const float*) override {}
-  void linear(Tensor, const Product*, int64_t) override {}
-  void gated(Tensor, Tensor, Weight, Weight) override {}
+  void linear(Tensor, const Product*, int64_t, Phase) override {}
+  void gated(Tensor, Tensor, Weight, Weight, Phase) override {}
   void layer_norm(Tensor, Tensor, const float*, const float*, float) override {}
   void rms_norm(Tensor, Tensor, const float*, float) override {}
   void gelu_tanh(Tensor, Tensor) override {}

@@ -52,8 +52,8 @@ void scatter_add_rows(const Context& c, Tensor y, Tensor x, const int64_t* index
 void embed(const Context& c, Tensor y, Weight w, const int32_t* ids);
 void add_interpolated(const Context& c, Tensor y, Weight table, const int32_t* index, const float* weight);
 // linear.cpp, norm.cpp, activation.cpp, rotary.cpp, attention.cpp
-void linear(const Context& c, Tensor x, const Product* products, int64_t n);
-void gated(const Context& c, Tensor y, Tensor x, Weight gate, Weight up);
+void linear(const Context& c, Tensor x, const Product* products, int64_t n, Phase phase);
+void gated(const Context& c, Tensor y, Tensor x, Weight gate, Weight up, Phase phase);
 void layer_norm(const Context& c, Tensor y, Tensor x, const float* w, const float* b, float eps);
 void rms_norm(const Context& c, Tensor y, Tensor x, const float* w, float eps);
 void gelu_tanh(const Context& c, Tensor y, Tensor x);

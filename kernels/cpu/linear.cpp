@@ -49,7 +49,7 @@ Rows pack(const Context& c, Packing p, const Tensor& x) {
   const LinearIsa& isa = *c.isa.linear;
   if (p == kPackNone) return {x.data, size_t(x.stride) * sizeof(float), x.rows, x.cols};
   const size_t stride = isa.packed_stride(p, x.cols);
-  const auto one = [&](int64_t t) { isa.pack(p, c.packed + size_t(t) * stride, row(x, t), x.cols); };
+  const auto one = [&](int64_t t) { isa.pack(p, c.packed, row(x, t), x.cols, t); };
   if (x.rows == 1)
     one(0);
   else
@@ -97,15 +97,15 @@ void product_block(const Context& c, const Tensor& x, Packing packing, const Job
 
 }  // namespace
 
-void linear(const Context& c, Tensor x, const Product* products, int64_t n) {
+void linear(const Context& c, Tensor x, const Product* products, int64_t n, Phase phase) {
   if (x.rows == 0) return;
   std::lock_guard<std::mutex> turn(c.packed_turn);
   for (int64_t first = 0; first < n;) {  // runs of products that want the same packing
-    const Packing packing = c.isa.linear->packing(products[first].w.type, c.precision);
+    const Packing packing = c.isa.linear->packing(products[first].w.type, c.precision, phase);
     int64_t count = 0;
     alignas(Job) char room[kMostJobs * sizeof(Job)];
     Job* jobs = reinterpret_cast<Job*>(room);
-    for (; first + count < n && count < kMostJobs && c.isa.linear->packing(products[first + count].w.type, c.precision) == packing; ++count)
+    for (; first + count < n && count < kMostJobs && c.isa.linear->packing(products[first + count].w.type, c.precision, phase) == packing; ++count)
       new (jobs + count) Job{products[first + count], packing, panels_of(products[first + count].w.rows)};
     const int64_t rows = block_rows(packing, *c.isa.linear, x.cols);
     for (int64_t t = 0; t < x.rows; t += rows) product_block(c, x, packing, jobs, count, t, least(rows, x.rows - t));
@@ -113,11 +113,11 @@ void linear(const Context& c, Tensor x, const Product* products, int64_t n) {
   }
 }
 
-void gated(const Context& c, Tensor y, Tensor x, Weight gate, Weight up) {
+void gated(const Context& c, Tensor y, Tensor x, Weight gate, Weight up, Phase phase) {
   if (x.rows == 0) return;
   std::lock_guard<std::mutex> turn(c.packed_turn);
   const Product p{y, gate, nullptr, Then::store};
-  const Packing packing = c.isa.linear->packing(gate.type, c.precision);
+  const Packing packing = c.isa.linear->packing(gate.type, c.precision, phase);
   const Job job{p, packing, panels_of(gate.rows)};
   const int64_t block = block_rows(packing, *c.isa.linear, x.cols);
   for (int64_t t0 = 0; t0 < x.rows; t0 += block) {
@@ -145,7 +145,7 @@ void products(const Context& c, Tensor y, Tensor a, Tensor b) {
   if (a.rows == 0 || b.rows == 0) return;
   Context exact{c.isa, Precision::float32, c.threads, c.scratch, c.packed, c.packed_turn};
   const Product p{y, {b.data, Type::f32, b.rows, b.cols, Layout::rows}, nullptr, Then::store};
-  linear(exact, a, &p, 1);
+  linear(exact, a, &p, 1, Phase::prompt);
 }
 
 }  // namespace bg::cpu

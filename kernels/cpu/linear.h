@@ -12,14 +12,14 @@ namespace bg::cpu {
 // What the rows of x become before they are multiplied; once for all products that share them.
 enum Packing {
   kPackNone,  // float32 where it lies
-  kPackBf16,  // bf16, row after row, zeros up to a multiple of 32
+  kPackBf16,  // bf16, zeros up to a multiple of 32 inputs; sixteen rows side by side: 32 inputs of each (64 bytes), then the next 32 (a tile of AMX)
   kPackQ8,    // int8 with a scale for each 32 inputs (Q8_0)
   kPackQ8K    // int8 with a scale for each 256 inputs, and sums (Q4_K, Q6_K)
 };
 
 constexpr int64_t kRowBlock = 512;      // rows of x that are packed and multiplied at a time
 constexpr int64_t kGroupPanels = 32;    // panels of one call
-constexpr int64_t kChunk = 512;         // inputs of one pass over a group; whole blocks of every type
+constexpr int64_t kChunk = 256;         // inputs of one pass over a group; whole blocks of every type
 constexpr int64_t kSumsStride = kGroupPanels * 16 + 16;  // floats from one row of sums to the next, off the powers of two
 
 struct Rows {             // of x, packed
@@ -30,9 +30,9 @@ struct Rows {             // of x, packed
 };
 
 struct LinearIsa {
-  Packing (*packing)(Type weights, Precision precision);
+  Packing (*packing)(Type weights, Precision precision, Phase phase);
   size_t (*packed_stride)(Packing p, int64_t D);                                        // bytes of one packed row; 0 for kPackNone
-  void (*pack)(Packing p, void* to, const float* x, int64_t D);                         // one row
+  void (*pack)(Packing p, void* to, const float* x, int64_t D, int64_t row);            // `to`: where row 0 goes
   // sums (rows, 16·count) = x·wᵀ for `count` ≤ kGroupPanels panels from panel `first` on; rows of sums lie kSumsStride floats apart.
   // scratch: kLinearScratch bytes, 64-byte aligned.
   void (*group)(float* sums, const Rows& x, Packing p, const Weight& w, int64_t first, int64_t count, char* scratch);

@@ -3,16 +3,10 @@
 // A pass takes kChunk inputs of a few panels and all rows; the sums rest in memory between passes. With more than a few rows the weights of a pass are
 // turned into floats once (scratch) and used for all rows; the values, and so the sums, are the same.
 // Not here: int8 products (linear_int8.h), AMX tiles (linear_amx.h).
-#include "kernels/cpu/linear.h"
-
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/simd.h"
 
-namespace bg::cpu {
-// kernels/panels.h, without its inline functions
-size_t chunk_bytes(Type t, int64_t inputs);
-void chunk_of_rows(void* to, const Weight& w, int64_t panel, int64_t j0, int64_t len);
-}  // namespace bg::cpu
+#include "kernels/cpu/linear_parts.h"
 
 namespace bg::cpu::BG_ISA {
 namespace {
@@ -26,16 +20,6 @@ constexpr int kTileRows = 6, kTilePanels = 1;  // 24 + 4 + 1 of 32
 #else
 constexpr int kTileRows = 2, kTilePanels = 1;
 #endif
-constexpr int64_t kFew = 8;  // up to this many rows, float weights are read where they are
-
-int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
-// Where a pass finds its weights: `count` panels, `stride` bytes apart, from the first of `len` inputs on.
-struct Chunk {
-  const char* at;
-  size_t stride;
-  int64_t len;
-};
 
 // Lines of weights of one, or of two, inputs.
 struct F32Lines {
@@ -191,46 +175,59 @@ void floats_of(float* to, Type type, const char* from, int64_t len) {
 constexpr size_t kFloatChunk = size_t(kChunk) * 16 * sizeof(float);  // of one panel
 static_assert(2 * kTilePanels * kFloatChunk <= kLinearScratch);
 
-// The chunk [j0, j0 + len) of `count` panels from `panel` on: where it lies, or, of a matrix in rows, packed into scratch.
-Chunk chunk_of(const Weight& w, int64_t panel, int64_t count, int64_t j0, int64_t len, char* scratch) {
-  if (w.layout == Layout::panels) {
-    const size_t whole = chunk_bytes(w.type, w.cols);
-    return {static_cast<const char*>(w.data) + size_t(panel) * whole + chunk_bytes(w.type, j0), whole, len};
-  }
-  const size_t bytes = chunk_bytes(w.type, len);
-  for (int64_t n = 0; n < count; ++n) chunk_of_rows(scratch + size_t(n) * bytes, w, panel + n, j0, len);
-  return {scratch, bytes, len};
-}
-
 void group_float(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch) {
-  const bool floats = is_quantised(w.type) || x.count > kFew;
-  for (int64_t j0 = 0; j0 < x.D; j0 += kChunk) {
-    const int64_t len = least(kChunk, x.D - j0);
-    for (int64_t n = 0; n < count; n += kTilePanels) {
-      const int64_t panels = least(kTilePanels, count - n);
-      Chunk chunk = chunk_of(w, first + n, panels, j0, len, scratch + kTilePanels * kFloatChunk);
-      float* to = sums + 16 * n;
-      if (floats && w.type != Type::f32) {
-        for (int64_t i = 0; i < panels; ++i) floats_of(reinterpret_cast<float*>(scratch + size_t(i) * kFloatChunk), w.type, chunk.at + size_t(i) * chunk.stride, len);
-        chunk = {scratch, kFloatChunk, len};
-      }
-      if (floats || w.type == Type::f32)
-        pass<F32Lines>(to, x, j0, chunk, panels, j0 > 0);
-      else if (w.type == Type::bf16)
-        pass<Bf16Lines>(to, x, j0, chunk, panels, j0 > 0);
-      else
-        pass<F16Lines>(to, x, j0, chunk, panels, j0 > 0);
+  const bool floats = w.type != Type::f32 && (quantised(w.type) || x.count > kFew);
+  for_passes(x.count, count, kTilePanels, x.D, [&](int64_t n, int64_t panels, int64_t j0, int64_t len) {
+    Chunk chunk = chunk_of(w, first + n, panels, j0, len, scratch + kTilePanels * kFloatChunk);
+    float* to = sums + 16 * n;
+    if (floats) {
+      for (int64_t i = 0; i < panels; ++i) floats_of(reinterpret_cast<float*>(scratch + size_t(i) * kFloatChunk), w.type, chunk.at + size_t(i) * chunk.stride, len);
+      chunk = {scratch, kFloatChunk, len};
     }
-  }
+    if (floats || w.type == Type::f32)
+      pass<F32Lines>(to, x, j0, chunk, panels, j0 > 0);
+    else if (w.type == Type::bf16)
+      pass<Bf16Lines>(to, x, j0, chunk, panels, j0 > 0);
+    else
+      pass<F16Lines>(to, x, j0, chunk, panels, j0 > 0);
+  });
 }
 
-Packing packing(Type, Precision) { return kPackNone; }
+Packing packing(Type weights, Precision precision, Phase phase) {
+  if (precision == Precision::float32) return kPackNone;
+  if (BG_AMX && (weights == Type::bf16 || (quantised(weights) && phase == Phase::prompt))) return kPackBf16;
+  if (BG_INT8 && weights == Type::q8_0) return kPackQ8;
+  if (BG_INT8 && (weights == Type::q4_k || weights == Type::q6_k)) return kPackQ8K;
+  return kPackNone;
+}
 
-size_t packed_stride(Packing, int64_t) { return 0; }
+size_t packed_stride(Packing p, int64_t D) {
+  if (p == kPackBf16) return size_t(packed_inputs(D)) * 2;
+#if BG_INT8
+  if (p != kPackNone) return packed_row_bytes(p, D);
+#endif
+  return 0;
+}
 
-void pack(Packing, void*, const float*, int64_t) {}
+void pack(Packing p, void* to, const float* x, int64_t D, int64_t row) {
+#if BG_INT8
+  if (p == kPackQ8) return pack_q8(to, x, D, row);
+  if (p == kPackQ8K) return pack_q8k(to, x, D, row);
+#endif
+#if BG_AMX
+  if (p == kPackBf16) return pack_bf16(to, x, D, row);
+#endif
+  (void)p, (void)to, (void)x, (void)D, (void)row;  // kPackNone: nothing to do
+}
 
-void group(float* sums, const Rows& x, Packing, const Weight& w, int64_t first, int64_t count, char* scratch) {
+void group(float* sums, const Rows& x, Packing p, const Weight& w, int64_t first, int64_t count, char* scratch) {
+#if BG_AMX
+  if (p == kPackBf16) return group_amx(sums, x, w, first, count, scratch);
+#endif
+#if BG_INT8
+  if (p != kPackNone) return group_int8(sums, x, w, first, count, scratch);
+#endif
+  (void)p;
   group_float(sums, x, w, first, count, scratch);
 }
 

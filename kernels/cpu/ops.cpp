@@ -105,8 +105,8 @@ class CpuOps : public Ops {
   void embed(Tensor y, Weight w, const int32_t* ids) override { cpu::embed(c_, y, w, ids); }
   void add_interpolated(Tensor y, Weight table, const int32_t* index, const float* weight) override { cpu::add_interpolated(c_, y, table, index, weight); }
 
-  void linear(Tensor x, const Product* products, int64_t n) override { cpu::linear(c_, x, products, n); }
-  void gated(Tensor y, Tensor x, Weight gate, Weight up) override { cpu::gated(c_, y, x, gate, up); }
+  void linear(Tensor x, const Product* products, int64_t n, Phase phase) override { cpu::linear(c_, x, products, n, phase); }
+  void gated(Tensor y, Tensor x, Weight gate, Weight up, Phase phase) override { cpu::gated(c_, y, x, gate, up, phase); }
   void layer_norm(Tensor y, Tensor x, const float* w, const float* b, float eps) override { cpu::layer_norm(c_, y, x, w, b, eps); }
   void rms_norm(Tensor y, Tensor x, const float* w, float eps) override { cpu::rms_norm(c_, y, x, w, eps); }
   void gelu_tanh(Tensor y, Tensor x) override { cpu::gelu_tanh(c_, y, x); }

@@ -20,6 +20,7 @@
 #endif
 #define BG_JOIN_(a, b) a##b
 #define BG_JOIN(a, b) BG_JOIN_(a, b)
+#define BG_IS_portable 0
 #define BG_IS_avx2 1
 #define BG_IS_avx512 2
 #define BG_IS_avx512bf16 3
@@ -85,6 +86,23 @@ BG_INLINE I splat_i(int32_t a) { return _mm512_set1_epi32(a); }
 BG_INLINE I load_i(const void* p) { return _mm512_loadu_si512(p); }
 BG_INLINE void store_i(void* p, I a) { _mm512_storeu_si512(p, a); }
 BG_INLINE V to_float(I a) { return _mm512_cvtepi32_ps(a); }
+BG_INLINE I and_i(I a, I b) { return _mm512_and_si512(a, b); }
+BG_INLINE I or_i(I a, I b) { return _mm512_or_si512(a, b); }
+template <int n> BG_INLINE I shl(I a) { return _mm512_slli_epi32(a, n); }
+template <int n> BG_INLINE I shr(I a) { return _mm512_srli_epi32(a, n); }          // zeros come in
+template <int n> BG_INLINE I shr_signed(I a) { return _mm512_srai_epi32(a, n); }
+// Inline assembly: with the intrinsics clang 14 spills, and gcc may not fold the broadcast.
+BG_INLINE I dot4(I sum, I w, I a) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(a));
+  return sum;
+}
+BG_INLINE I dot4_small(I sum, I w, I a) { return dot4(sum, w, a); }
+BG_INLINE I dot4_biased(I sum, I w, I a) { return dot4(sum, w, a); }
+BG_INLINE I start_biased(int32_t correction) { return splat_i(correction); }
+BG_INLINE I dot2(I sum, I a, I b) {
+  asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+  return sum;
+}
 #elif BG_AVX2
 // ---- AVX2 + FMA + F16C: V is two of 16 registers --------------------------------------------------------------------------------------
 struct V { __m256 a, b; };
@@ -124,6 +142,21 @@ BG_INLINE void store_i(void* p, I a) {
   _mm256_storeu_si256(static_cast<__m256i*>(p) + 1, a.b);
 }
 BG_INLINE V to_float(I a) { return {_mm256_cvtepi32_ps(a.a), _mm256_cvtepi32_ps(a.b)}; }
+BG_INLINE I and_i(I a, I b) { return {_mm256_and_si256(a.a, b.a), _mm256_and_si256(a.b, b.b)}; }
+BG_INLINE I or_i(I a, I b) { return {_mm256_or_si256(a.a, b.a), _mm256_or_si256(a.b, b.b)}; }
+template <int n> BG_INLINE I shl(I a) { return {_mm256_slli_epi32(a.a, n), _mm256_slli_epi32(a.b, n)}; }
+template <int n> BG_INLINE I shr(I a) { return {_mm256_srli_epi32(a.a, n), _mm256_srli_epi32(a.b, n)}; }
+template <int n> BG_INLINE I shr_signed(I a) { return {_mm256_srai_epi32(a.a, n), _mm256_srai_epi32(a.b, n)}; }
+// Pairs of byte products fit into 16 bits: 2·63·127 for small codes, 2·128·127 for |w| of signed ones.
+BG_INLINE __m256i add_pairs(__m256i sum, __m256i pairs) { return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))); }
+BG_INLINE __m256i dot4_signed(__m256i sum, __m256i w, __m256i a) { return add_pairs(sum, _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w))); }
+BG_INLINE I dot4_small(I sum, I w, I a) { return {add_pairs(sum.a, _mm256_maddubs_epi16(w.a, a.a)), add_pairs(sum.b, _mm256_maddubs_epi16(w.b, a.b))}; }
+BG_INLINE I dot4_biased(I sum, I w, I a) {
+  const __m256i bias = _mm256_set1_epi8(char(0x80));
+  return {dot4_signed(sum.a, _mm256_xor_si256(w.a, bias), a.a), dot4_signed(sum.b, _mm256_xor_si256(w.b, bias), a.b)};
+}
+BG_INLINE I start_biased(int32_t) { return zero_i(); }
+BG_INLINE I dot2(I sum, I a, I b) { return {_mm256_add_epi32(sum.a, _mm256_madd_epi16(a.a, b.a)), _mm256_add_epi32(sum.b, _mm256_madd_epi16(a.b, b.b))}; }
 #elif BG_NEON
 // ---- AArch64: V is four of 32 registers -----------------------------------------------------------------------------------------------
 struct V { float32x4_t a, b, c, d; };
@@ -166,6 +199,23 @@ BG_INLINE void store_i(void* p, I x) {
   vst1q_s32(q, x.a), vst1q_s32(q + 4, x.b), vst1q_s32(q + 8, x.c), vst1q_s32(q + 12, x.d);
 }
 BG_INLINE V to_float(I x) { return {vcvtq_f32_s32(x.a), vcvtq_f32_s32(x.b), vcvtq_f32_s32(x.c), vcvtq_f32_s32(x.d)}; }
+BG_INLINE I and_i(I x, I y) { return {vandq_s32(x.a, y.a), vandq_s32(x.b, y.b), vandq_s32(x.c, y.c), vandq_s32(x.d, y.d)}; }
+BG_INLINE I or_i(I x, I y) { return {vorrq_s32(x.a, y.a), vorrq_s32(x.b, y.b), vorrq_s32(x.c, y.c), vorrq_s32(x.d, y.d)}; }
+template <int n> BG_INLINE int32x4_t shr(int32x4_t x) { return n == 0 ? x : vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(x), n == 0 ? 1 : n)); }
+template <int n> BG_INLINE int32x4_t shr_signed(int32x4_t x) { return n == 0 ? x : vshrq_n_s32(x, n == 0 ? 1 : n); }
+template <int n> BG_INLINE I shl(I x) { return {vshlq_n_s32(x.a, n), vshlq_n_s32(x.b, n), vshlq_n_s32(x.c, n), vshlq_n_s32(x.d, n)}; }
+template <int n> BG_INLINE I shr(I x) { return {shr<n>(x.a), shr<n>(x.b), shr<n>(x.c), shr<n>(x.d)}; }
+template <int n> BG_INLINE I shr_signed(I x) { return {shr_signed<n>(x.a), shr_signed<n>(x.b), shr_signed<n>(x.c), shr_signed<n>(x.d)}; }
+BG_INLINE int32x4_t dot4(int32x4_t sum, int32x4_t w, int32x4_t a) { return vdotq_s32(sum, vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(a)); }
+BG_INLINE I dot4_small(I sum, I w, I a) { return {dot4(sum.a, w.a, a.a), dot4(sum.b, w.b, a.b), dot4(sum.c, w.c, a.c), dot4(sum.d, w.d, a.d)}; }
+BG_INLINE int32x4_t unbias(int32x4_t w) { return veorq_s32(w, vdupq_n_s32(int32_t(0x80808080))); }
+BG_INLINE I dot4_biased(I sum, I w, I a) { return dot4_small(sum, {unbias(w.a), unbias(w.b), unbias(w.c), unbias(w.d)}, a); }
+BG_INLINE I start_biased(int32_t) { return zero_i(); }
+BG_INLINE int32x4_t dot2(int32x4_t sum, int32x4_t a, int32x4_t b) {
+  sum = vmlaq_s32(sum, vshrq_n_s32(vshlq_n_s32(a, 16), 16), vshrq_n_s32(vshlq_n_s32(b, 16), 16));
+  return vmlaq_s32(sum, vshrq_n_s32(a, 16), vshrq_n_s32(b, 16));
+}
+BG_INLINE I dot2(I sum, I a, I b) { return {dot2(sum.a, a.a, b.a), dot2(sum.b, a.b, b.b), dot2(sum.c, a.c, b.c), dot2(sum.d, a.d, b.d)}; }
 #else
 // ---- portable: four 128-bit vectors of the compiler -----------------------------------------------------------------------------------
 typedef float F4 __attribute__((vector_size(16)));
@@ -211,6 +261,13 @@ BG_INLINE V high_halves(const uint32_t* p) {
   for (int i = 0; i < 16; ++i) f[i] = bf16_to_float(uint16_t(p[i] >> 16));
   return load(f);
 }
+#endif
+
+#if BG_INT8
+// sum + Σ of four byte products in each lane:
+//   dot4_small   w unsigned and at most 63 (AVX2 adds pairs in 16 bits), a signed
+//   dot4_biased  w is a signed code plus 128; where the instruction takes it as it is, the sum begins with start_biased(−128·Σ a)
+// dot2: sum + Σ of two products of signed 16-bit numbers.
 #endif
 
 // ---- all ------------------------------------------------------------------------------------------------------------------------------

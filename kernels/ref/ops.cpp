@@ -25,10 +25,10 @@ class RefOps : public Ops {
   void embed(Tensor y, Weight w, const int32_t* ids) override { ref::embed<T>(y, w, ids); }
   void add_interpolated(Tensor y, Weight table, const int32_t* index, const float* weight) override { ref::add_interpolated<T>(y, table, index, weight); }
 
-  void linear(Tensor x, const Product* products, int64_t n) override {
+  void linear(Tensor x, const Product* products, int64_t n, Phase) override {
     for (int64_t i = 0; i < n; ++i) ref::linear<T>(x, products[i]);
   }
-  void gated(Tensor y, Tensor x, Weight gate, Weight up) override { ref::gated<T>(y, x, gate, up); }
+  void gated(Tensor y, Tensor x, Weight gate, Weight up, Phase) override { ref::gated<T>(y, x, gate, up); }
   void layer_norm(Tensor y, Tensor x, const float* w, const float* b, float eps) override { ref::layer_norm<T>(y, x, w, b, eps); }
   void rms_norm(Tensor y, Tensor x, const float* w, float eps) override { ref::rms_norm<T>(y, x, w, eps); }
   void gelu_tanh(Tensor y, Tensor x) override { ref::gelu_tanh<T>(y, x); }

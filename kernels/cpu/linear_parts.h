@@ -1,0 +1,90 @@
+// What the files of the matrix product share, inside one instruction set. Included after simd.h by linear*.isa.cpp only.
+#pragma once
+#include "kernels/cpu/linear.h"
+
+namespace bg::cpu {
+// kernels/panels.h, without its inline functions
+size_t chunk_bytes(Type t, int64_t inputs);
+void chunk_of_rows(void* to, const Weight& w, int64_t panel, int64_t j0, int64_t len);
+}  // namespace bg::cpu
+
+namespace bg::cpu::BG_ISA {
+
+constexpr int64_t kFew = 16;  // up to this many rows, a panel is read from end to end; with more, a chunk of all panels of the group, then the next chunk
+
+BG_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Where a pass finds its weights: panels `stride` bytes apart, from the first of `len` inputs on.
+struct Chunk {
+  const char* at;
+  size_t stride;
+  int64_t len;
+};
+
+// The chunk [j0, j0 + len) of `count` panels from `panel` on: where it lies, or, of a matrix in rows, packed into scratch.
+BG_INLINE Chunk chunk_of(const Weight& w, int64_t panel, int64_t count, int64_t j0, int64_t len, char* scratch) {
+  if (w.layout == Layout::panels) {
+    const size_t whole = chunk_bytes(w.type, w.cols);
+    return {static_cast<const char*>(w.data) + size_t(panel) * whole + chunk_bytes(w.type, j0), whole, len};
+  }
+  const size_t bytes = chunk_bytes(w.type, len);
+  for (int64_t n = 0; n < count; ++n) chunk_of_rows(scratch + size_t(n) * bytes, w, panel + n, j0, len);
+  return {scratch, bytes, len};
+}
+
+// body(n, panels, j0, len) for every pass over `count` panels, `together` at a time, and D inputs.
+template <class Body>
+BG_INLINE void for_passes(int64_t rows, int64_t count, int64_t together, int64_t D, const Body& body) {
+  if (rows <= kFew) {
+    for (int64_t n = 0; n < count; n += together)
+      for (int64_t j0 = 0; j0 < D; j0 += kChunk) body(n, least(together, count - n), j0, least(kChunk, D - j0));
+  } else {
+    for (int64_t j0 = 0; j0 < D; j0 += kChunk)
+      for (int64_t n = 0; n < count; n += together) body(n, least(together, count - n), j0, least(kChunk, D - j0));
+  }
+}
+
+BG_INLINE bool quantised(Type t) { return t == Type::q8_0 || t == Type::q4_k || t == Type::q6_k; }
+
+// Inputs of a packed row, zeros after the last: whole groups of a Q8_0 panel, whole tiles.
+BG_INLINE int64_t packed_inputs(int64_t D) { return (D + 63) / 64 * 64; }
+
+#if BG_INT8
+// Sixteen packed rows m of int8 (linear.h), side by side so that one line of 64 bytes has a number of each. D inputs, for Q8 rounded up to 64.
+struct PackedRows {
+  const char* codes;      // 64 inputs of row 0, of row 1, …; then the next 64
+  const float* d;         // d_x of row m: [16·b + m], b = 32 inputs (Q8) or 256 (Q8K)
+  const int32_t* sums;    // [16·b + m]: Q8: −128·Σ codes of 32 inputs; Q8K: −32·Σ codes of 16
+  const int32_t* pairs;   // Q8K: [16·b + m]: Σ codes of 32 inputs and of the next 32, two 16-bit numbers in one
+};
+BG_INLINE PackedRows packed_rows(const Rows& x, Type weights, int64_t block) {
+  const int64_t D = packed_inputs(x.D);
+  const char* codes = static_cast<const char*>(x.data) + size_t(block) * 16 * x.stride;
+  const auto* d = reinterpret_cast<const float*>(codes + 16 * D);
+  if (weights == Type::q8_0) return {codes, d, reinterpret_cast<const int32_t*>(d + D / 2), nullptr};
+  const auto* pairs = reinterpret_cast<const int32_t*>(d + D / 16);
+  return {codes, d, pairs + D / 4, pairs};
+}
+BG_INLINE size_t packed_row_bytes(Packing p, int64_t D) {
+  const auto inputs = size_t(packed_inputs(D));
+  return p == kPackQ8 ? inputs / 4 * 5 : inputs / 64 * 85;
+}
+void pack_q8(void* to, const float* x, int64_t D, int64_t row);
+void pack_q8k(void* to, const float* x, int64_t D, int64_t row);
+void group_int8(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch);
+
+// A chunk of one panel of Q4_K or Q6_K, spread: 64-byte lines of four inputs, a byte each (Q6_K: codes 0 … 63); d·s_b as floats, a line for each b; and
+// of Q4_K for each 256 inputs four lines of pairs (m_2b, m_2b+1) in 16 bits and one of −dmin as floats.
+constexpr size_t kSpreadCodes = size_t(kChunk) * 16;
+constexpr size_t kSpreadScales = size_t(kChunk) / 16 * 64;
+constexpr size_t kSpreadMins = size_t(kChunk) / 256 * 320;
+constexpr size_t kSpread = kSpreadCodes + kSpreadScales + kSpreadMins;
+void spread_q4_k(char* to, const char* group, int64_t len);
+void spread_q6_k(char* to, const char* group, int64_t len);
+#endif
+#if BG_AMX
+void pack_bf16(void* to, const float* x, int64_t D, int64_t row);
+void group_amx(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch);
+#endif
+
+}  // namespace bg::cpu::BG_ISA
