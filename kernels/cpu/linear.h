@@ -19,7 +19,6 @@ enum Packing {
 
 constexpr int64_t kRowBlock = 512;      // rows of x that are packed and multiplied at a time
 constexpr int64_t kGroupPanels = 32;    // panels of one call
-constexpr int64_t kChunk = 256;         // inputs of one pass over a group; whole blocks of every type
 constexpr int64_t kSumsStride = kGroupPanels * 16 + 16;  // floats from one row of sums to the next, off the powers of two
 
 struct Rows {             // of x, packed

@@ -1,6 +1,6 @@
 // Sums of a block of rows with a group of panels. See linear.h.
 //   y_tn = Σ_j x_tj·w_nj: lane r of a vector is output n = 16·panel + r, j ascends, one multiply-add after the other.
-// A pass takes kChunk inputs of a few panels and all rows; the sums rest in memory between passes. With more than a few rows the weights of a pass are
+// A pass takes a chunk of the inputs of a few panels and all rows; the sums rest in memory between passes. With more than a few rows the weights of a pass are
 // turned into floats once (scratch) and used for all rows; the values, and so the sums, are the same.
 // Not here: int8 products (linear_int8.h), AMX tiles (linear_amx.h).
 #include "kernels/cpu/isa.h"
@@ -172,12 +172,12 @@ void floats_of(float* to, Type type, const char* from, int64_t len) {
 
 // ---- a group ----------------------------------------------------------------------------------------------------------------------------
 
-constexpr size_t kFloatChunk = size_t(kChunk) * 16 * sizeof(float);  // of one panel
+constexpr size_t kFloatChunk = size_t(kFloatInputs) * 16 * sizeof(float);  // of one panel
 static_assert(2 * kTilePanels * kFloatChunk <= kLinearScratch);
 
 void group_float(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch) {
   const bool floats = w.type != Type::f32 && (quantised(w.type) || x.count > kFew);
-  for_passes(x.count, count, kTilePanels, x.D, [&](int64_t n, int64_t panels, int64_t j0, int64_t len) {
+  for_passes(x.count, count, kTilePanels, x.D, kFloatInputs, [&](int64_t n, int64_t panels, int64_t j0, int64_t len) {
     Chunk chunk = chunk_of(w, first + n, panels, j0, len, scratch + kTilePanels * kFloatChunk);
     float* to = sums + 16 * n;
     if (floats) {
@@ -193,8 +193,89 @@ void group_float(float* sums, const Rows& x, const Weight& w, int64_t first, int
   });
 }
 
+}  // namespace
+
+#if BG_AMX || BG_DPBF16
+// The nearest bf16, ties to even; infinities stay, NaN stays NaN.
+void pack_bf16(void* to, const float* x, int64_t D, int64_t row) {
+  const int64_t inputs = packed_inputs(D);
+  char* at = static_cast<char*>(to) + size_t(row / 16 * inputs) * 32 + size_t(row % 16) * 64;
+  for (int64_t j = 0; j < inputs; j += 32, at += 1024) {
+    uint16_t y[32];
+    const int64_t n = least(32, D - j);
+    for (int64_t i = 0; i < n; ++i) {
+      uint32_t bits;
+      memcpy(&bits, x + j + i, 4);
+      const uint32_t rounded = bits + 0x7fff + (bits >> 16 & 1);
+      y[i] = uint16_t((bits & 0x7fffffff) > 0x7f800000 ? bits >> 16 | 0x40 : rounded >> 16);
+    }
+    for (int64_t i = n < 0 ? 0 : n; i < 32; ++i) y[i] = 0;
+    memcpy(at, y, 64);
+  }
+}
+#endif
+
+namespace {
+
+#if BG_DPBF16
+// ---- BF16 by vdpbf16ps: each lane adds the product of the odd input, then that of the even one, both fused; subnormals count as 0 ------------------------
+
+template <int M, int N>
+void tile_bf16(float* sums, const char* x, const Chunk& w, bool resume) {
+  V acc[M][N];
+  BG_UNROLL for (int m = 0; m < M; ++m) {
+    BG_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = resume ? load(sums + m * kSumsStride + 16 * n) : splat(0.0f);
+  }
+  for (int64_t j = 0; j < w.len; j += 2) {
+    const char *line = w.at + 32 * j, *at = x + 1024 * (j / 32) + 2 * (j % 32);
+    I b[N];
+    BG_UNROLL for (int n = 0; n < N; ++n) b[n] = load_i(line + size_t(n) * w.stride);
+    BG_UNROLL for (int m = 0; m < M; ++m) {
+      int32_t pair;
+      memcpy(&pair, at + 64 * m, 4);
+      const I a = splat_i(pair);
+      // Inline assembly for the reasons given at dot4.
+      BG_UNROLL for (int n = 0; n < N; ++n) asm("vdpbf16ps %2, %1, %0" : "+v"(acc[m][n]) : "v"(b[n]), "v"(a));
+    }
+  }
+  BG_UNROLL for (int m = 0; m < M; ++m) {
+    BG_UNROLL for (int n = 0; n < N; ++n) store(sums + m * kSumsStride + 16 * n, acc[m][n]);
+  }
+}
+
+template <int N>
+void tile_rows_bf16(int64_t rows, float* sums, const char* x, const Chunk& w, bool resume) {
+  switch (rows) {
+    case 1: return tile_bf16<1, N>(sums, x, w, resume);
+    case 2: return tile_bf16<2, N>(sums, x, w, resume);
+    case 3: return tile_bf16<3, N>(sums, x, w, resume);
+    case 4: return tile_bf16<4, N>(sums, x, w, resume);
+    case 5: return tile_bf16<5, N>(sums, x, w, resume);
+    default: return tile_bf16<6, N>(sums, x, w, resume);
+  }
+}
+
+void group_bf16(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch) {
+  const size_t block = size_t(packed_inputs(x.D)) * 32;  // bytes of sixteen packed rows
+  for_passes(x.count, count, kTilePanels, x.D, kBf16Inputs, [&](int64_t n, int64_t panels, int64_t j0, int64_t len) {
+    const Chunk chunk = chunk_of(w, first + n, panels, j0, len, scratch);
+    for (int64_t t = 0, rows = 0; t < x.count; t += rows) {
+      rows = least(least(kTileRows, x.count - t), 16 - t % 16);
+      const char* from = static_cast<const char*>(x.data) + size_t(t / 16) * block + 32 * j0 + 64 * (t % 16);
+      float* to = sums + t * kSumsStride + 16 * n;
+      if (panels == kTilePanels) {
+        tile_rows_bf16<kTilePanels>(rows, to, from, chunk, j0 > 0);
+      } else {
+        for (int64_t i = 0; i < panels; ++i) tile_rows_bf16<1>(rows, to + 16 * i, from, {chunk.at + size_t(i) * chunk.stride, chunk.stride, len}, j0 > 0);
+      }
+    }
+  });
+}
+#endif
+
 Packing packing(Type weights, Precision precision, Phase phase) {
   if (precision == Precision::float32) return kPackNone;
+  if (BG_DPBF16 && weights == Type::bf16) return kPackBf16;
   if (BG_AMX && (weights == Type::bf16 || (quantised(weights) && phase == Phase::prompt))) return kPackBf16;
   if (BG_INT8 && weights == Type::q8_0) return kPackQ8;
   if (BG_INT8 && (weights == Type::q4_k || weights == Type::q6_k)) return kPackQ8K;
@@ -214,7 +295,7 @@ void pack(Packing p, void* to, const float* x, int64_t D, int64_t row) {
   if (p == kPackQ8) return pack_q8(to, x, D, row);
   if (p == kPackQ8K) return pack_q8k(to, x, D, row);
 #endif
-#if BG_AMX
+#if BG_AMX || BG_DPBF16
   if (p == kPackBf16) return pack_bf16(to, x, D, row);
 #endif
   (void)p, (void)to, (void)x, (void)D, (void)row;  // kPackNone: nothing to do
@@ -223,6 +304,9 @@ void pack(Packing p, void* to, const float* x, int64_t D, int64_t row) {
 void group(float* sums, const Rows& x, Packing p, const Weight& w, int64_t first, int64_t count, char* scratch) {
 #if BG_AMX
   if (p == kPackBf16) return group_amx(sums, x, w, first, count, scratch);
+#endif
+#if BG_DPBF16
+  if (p == kPackBf16) return group_bf16(sums, x, w, first, count, scratch);
 #endif
 #if BG_INT8
   if (p != kPackNone) return group_int8(sums, x, w, first, count, scratch);

@@ -73,28 +73,10 @@ BG_INLINE void tiles(float* sums, const char* x, size_t x_below, const Chunk& w,
 
 }  // namespace
 
-// The nearest bf16, ties to even; infinities stay, NaN stays NaN.
-void pack_bf16(void* to, const float* x, int64_t D, int64_t row) {
-  const int64_t inputs = packed_inputs(D);
-  char* at = static_cast<char*>(to) + size_t(row / 16 * inputs) * 32 + size_t(row % 16) * 64;
-  for (int64_t j = 0; j < inputs; j += 32, at += 1024) {
-    uint16_t y[32];
-    const int64_t n = least(32, D - j);
-    for (int64_t i = 0; i < n; ++i) {
-      uint32_t bits;
-      memcpy(&bits, x + j + i, 4);
-      const uint32_t rounded = bits + 0x7fff + (bits >> 16 & 1);
-      y[i] = uint16_t((bits & 0x7fffffff) > 0x7f800000 ? bits >> 16 | 0x40 : rounded >> 16);
-    }
-    for (int64_t i = n < 0 ? 0 : n; i < 32; ++i) y[i] = 0;
-    memcpy(at, y, 64);
-  }
-}
-
 namespace {
 
-constexpr size_t kBf16Chunk = size_t(kChunk) * 32;  // of one panel
-static_assert(2 * kBf16Chunk + kSpread + 2 * size_t(kChunk) / 256 * 16 * 1024 <= kLinearScratch);
+constexpr size_t kBf16Chunk = size_t(kBf16Inputs) * 32;  // of one panel
+static_assert(2 * kBf16Chunk + kSpread + 2 * size_t(kBf16Inputs) / 256 * 16 * 1024 <= kLinearScratch);
 
 // Lines of pairs from two vectors of floats.
 BG_INLINE void store_pairs(char* line, V even, V odd) {
@@ -149,7 +131,7 @@ void group_amx(float* sums, const Rows& x, const Weight& w, int64_t first, int64
   configure(config);
   const size_t block = size_t(packed_inputs(x.D)) * 32;  // bytes of sixteen packed rows
   const int64_t pairs = (x.count + 31) / 32;
-  for_passes(x.count, count, 2, x.D, [&](int64_t n, int64_t panels, int64_t j0, int64_t len) {
+  for_passes(x.count, count, 2, x.D, kBf16Inputs, [&](int64_t n, int64_t panels, int64_t j0, int64_t len) {
     Chunk chunk = chunk_of(w, first + n, panels, j0, len, scratch + 2 * kBf16Chunk + kSpread);
     const Chunk stored = chunk;
     if (w.type != Type::bf16) {

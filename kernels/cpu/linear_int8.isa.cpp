@@ -18,6 +18,8 @@ namespace {
 constexpr int kTileRows = 6, kTilePanels = 2;  // 12 integer + 12 float accumulators + 2 + 1 operands of 32 registers
 #elif BG_AVX2
 constexpr int kTileRows = 2, kTilePanels = 1;  // 4 + 4 + 4 + 2 of 16
+#elif BG_I8MM
+constexpr int kTileRows = 4, kTilePanels = 1;  // pairs of rows
 #else
 constexpr int kTileRows = 3, kTilePanels = 1;  // 12 + 12 + 4 + 1 of 32
 #endif
@@ -27,19 +29,32 @@ constexpr int kTileRows = 3, kTilePanels = 1;  // 12 + 12 + 4 + 1 of 32
 // Codes of n = 32 or 256 inputs; returns d_x. A block that holds a NaN or an infinity has d_x = NaN: so have all outputs that it reaches.
 template <int n>
 BG_INLINE float quantise(int8_t* to, const float* x) {
-  float most = 0, wrong = 0;
-  for (int i = 0; i < n; ++i) {
-    const float a = x[i] < 0 ? -x[i] : x[i];
-    most = a > most ? a : most;
-    wrong += a - a;  // 0, or NaN
+  V most = splat(0.0f), wrong = splat(0.0f);
+  BG_UNROLL for (int i = 0; i < n; i += 16) {
+    const V a = load(x + i);
+    most = max(max(a, sub(splat(0.0f), a)), most);
+    wrong = add(wrong, sub(a, a));  // 0, or NaN
   }
-  if (wrong != 0 || most < 7.5e-37f) {  // wrong is never another number
+  alignas(64) float lanes[16], check[16];
+  store(lanes, most);
+  store(check, wrong);
+  BG_UNROLL for (int half = 8; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) {
+      lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
+      check[i] += check[i + half];
+    }
+  }
+  if (!(check[0] == 0) || lanes[0] < 7.5e-37f) {
     memset(to, 0, n);
-    return wrong != 0 ? NAN : 0.0f;
+    return check[0] == 0 ? 0.0f : NAN;
   }
-  const float inverse = 127 / most, magic = 12582912.0f;  // 1.5·2^23: adding it rounds to the nearest integer, ties to even
-  for (int i = 0; i < n; ++i) to[i] = int8_t((x[i] * inverse + magic) - magic);
-  return most / 127;
+  const V inverse = splat(127 / lanes[0]), magic = splat(12582912.0f);  // 1.5·2^23: adding it rounds to the nearest integer, ties to even
+  for (int i = 0; i < n; i += 16) {
+    alignas(64) float codes[16];
+    store(codes, sub(add(mul(load(x + i), inverse), magic), magic));
+    for (int k = 0; k < 16; ++k) to[i + k] = int8_t(int32_t(codes[k]));
+  }
+  return lanes[0] / 127;
 }
 
 BG_INLINE int32_t sum_of(const int8_t* codes, int n) {
@@ -90,7 +105,7 @@ namespace {
 
 // ---- weights of a chunk -----------------------------------------------------------------------------------------------------------------
 
-static_assert(2 * kSpread + 2 * size_t(kChunk) / 256 * 3392 <= kLinearScratch);
+static_assert(2 * kSpread + 2 * size_t(kInt8Inputs) / 256 * 3392 <= kLinearScratch);
 
 BG_INLINE float* scales_of(char* spread) { return reinterpret_cast<float*>(spread + kSpreadCodes); }
 BG_INLINE char* mins_of(char* spread) { return spread + kSpreadCodes + kSpreadScales; }
@@ -193,6 +208,42 @@ BG_INLINE I broadcast(const char* codes) {
   return splat_i(four);
 }
 
+// s += the byte products of `count` lines of N panels and M rows of codes (64 bytes from one row to the next). biased: codes of weights plus 128.
+template <int M, int N, bool biased>
+BG_INLINE void dots(I (&s)[M][N], const char* lines, size_t stride, const char* codes, int count) {
+#if BG_I8MM
+  if constexpr (M % 2 == 0) {
+    // smmla multiplies 2 × 8 codes by 8 × 2 weights: two lines are zipped into eight inputs of two outputs, and what comes out is two rows' sums of those.
+    BG_UNROLL for (int m = 0; m < M; m += 2) {
+      int32x4_t sum[8];  // [2·i + half]: rows m, m + 1 × outputs 4i + 2·half, + 1
+      const auto gather = [](int32x4_t x, int32x4_t y, int half) { return half == 0 ? vcombine_s32(vget_low_s32(x), vget_low_s32(y)) : vcombine_s32(vget_high_s32(x), vget_high_s32(y)); };
+      const int32x4_t x[4] = {s[m][0].a, s[m][0].b, s[m][0].c, s[m][0].d}, y[4] = {s[m + 1][0].a, s[m + 1][0].b, s[m + 1][0].c, s[m + 1][0].d};
+      BG_UNROLL for (int i = 0; i < 8; ++i) sum[i] = gather(x[i / 2], y[i / 2], i % 2);
+      for (int k = 0; k < count; k += 2) {
+        const int8x16_t a = vcombine_s8(vld1_s8(reinterpret_cast<const int8_t*>(codes + 64 * m + 4 * k)), vld1_s8(reinterpret_cast<const int8_t*>(codes + 64 * m + 64 + 4 * k)));
+        BG_UNROLL for (int i = 0; i < 4; ++i) {
+          int32x4_t first = int_at(lines + 64 * k + 16 * i), second = int_at(lines + 64 * k + 64 + 16 * i);
+          if (biased) first = unbias(first), second = unbias(second);
+          sum[2 * i] = vmmlaq_s32(sum[2 * i], a, vreinterpretq_s8_s32(vzip1q_s32(first, second)));
+          sum[2 * i + 1] = vmmlaq_s32(sum[2 * i + 1], a, vreinterpretq_s8_s32(vzip2q_s32(first, second)));
+        }
+      }
+      s[m][0] = {gather(sum[0], sum[1], 0), gather(sum[2], sum[3], 0), gather(sum[4], sum[5], 0), gather(sum[6], sum[7], 0)};
+      s[m + 1][0] = {gather(sum[0], sum[1], 1), gather(sum[2], sum[3], 1), gather(sum[4], sum[5], 1), gather(sum[6], sum[7], 1)};
+    }
+    return;
+  }
+#endif
+  BG_UNROLL for (int i = 0; i < count; ++i) {
+    I q[N];
+    BG_UNROLL for (int n = 0; n < N; ++n) q[n] = load_i(lines + size_t(n) * stride + 64 * i);
+    BG_UNROLL for (int m = 0; m < M; ++m) {
+      const I a = broadcast(codes + 64 * m + 4 * i);
+      BG_UNROLL for (int n = 0; n < N; ++n) s[m][n] = biased ? dot4_biased(s[m][n], q[n], a) : dot4_small(s[m][n], q[n], a);
+    }
+  }
+}
+
 // x: sixteen rows, of which M from row m0 on take part.
 template <int M, int N>
 void tile_q8_0(float* sums, const PackedRows& x, int64_t m0, int64_t j0, const Chunk& w, bool resume) {
@@ -209,14 +260,7 @@ void tile_q8_0(float* sums, const PackedRows& x, int64_t m0, int64_t j0, const C
       const I start = start_biased(x.sums[16 * at + m0 + m]);
       BG_UNROLL for (int n = 0; n < N; ++n) s[m][n] = start;
     }
-    BG_UNROLL for (int i = 0; i < 8; ++i) {
-      I q[N];
-      BG_UNROLL for (int n = 0; n < N; ++n) q[n] = load_i(lines + size_t(n) * w.stride + 64 * i);
-      BG_UNROLL for (int m = 0; m < M; ++m) {
-        const I a = broadcast(codes + 64 * m + 4 * i);
-        BG_UNROLL for (int n = 0; n < N; ++n) s[m][n] = dot4_biased(s[m][n], q[n], a);
-      }
-    }
+    dots<M, N, true>(s, lines, w.stride, codes, 8);
     V d[N];
     BG_UNROLL for (int n = 0; n < N; ++n) d[n] = load(reinterpret_cast<const F16*>(scales + size_t(n) * w.stride));
     BG_UNROLL for (int m = 0; m < M; ++m) {
@@ -266,14 +310,7 @@ void tile_k(float* sums, const PackedRows& x, int64_t m0, int64_t j0, const Chun
         const I start = q4 ? zero_i() : splat_i(x.sums[16 * (kScales * at + b) + m0 + m]);
         BG_UNROLL for (int n = 0; n < N; ++n) s[m][n] = start;
       }
-      BG_UNROLL for (int i = 0; i < kInputs / 4; ++i) {
-        I q[N];
-        BG_UNROLL for (int n = 0; n < N; ++n) q[n] = load_i(codes + size_t(n) * w.stride + 16 * kInputs * b + 64 * i);
-        BG_UNROLL for (int m = 0; m < M; ++m) {
-          const I a = broadcast(activations + 1024 * (b * kInputs / 64) + b * kInputs % 64 + 64 * m + 4 * i);
-          BG_UNROLL for (int n = 0; n < N; ++n) s[m][n] = dot4_small(s[m][n], q[n], a);
-        }
-      }
+      dots<M, N, false>(s, codes + 16 * kInputs * b, w.stride, activations + 1024 * (b * kInputs / 64) + b * kInputs % 64, kInputs / 4);
       BG_UNROLL for (int n = 0; n < N; ++n) {
         const V scale = load(reinterpret_cast<const float*>(reinterpret_cast<const char*>(scales) + size_t(n) * w.stride) + 16 * b);
         BG_UNROLL for (int m = 0; m < M; ++m) part[m][n] = madd(to_float(s[m][n]), scale, part[m][n]);
@@ -379,6 +416,9 @@ void tile_rows(int64_t rows, Type type, float* sums, const PackedRows& x, int64_
     case 3: return tile<3, N>(type, sums, x, m0, j0, w, resume);
     case 4: return tile<4, N>(type, sums, x, m0, j0, w, resume);
     case 5: return tile<5, N>(type, sums, x, m0, j0, w, resume);
+#elif BG_I8MM
+    case 2: return tile<2, N>(type, sums, x, m0, j0, w, resume);
+    case 3: return tile<3, N>(type, sums, x, m0, j0, w, resume);
 #elif !BG_AVX2
     case 2: return tile<2, N>(type, sums, x, m0, j0, w, resume);
 #endif
@@ -395,7 +435,7 @@ void group_int8(float* sums, const Rows& x, const Weight& w, int64_t first, int6
       (w.type == Type::q4_k ? row_q4_k : row_q6_k)(sums + 16 * n, row, static_cast<const char*>(w.data) + size_t(first + n) * chunk_bytes(w.type, x.D), x.D / 256);
     return;
   }
-  for_passes(x.count, count, kTilePanels, x.D, [&](int64_t n, int64_t panels, int64_t j0, int64_t len) {
+  for_passes(x.count, count, kTilePanels, x.D, kInt8Inputs, [&](int64_t n, int64_t panels, int64_t j0, int64_t len) {
     Chunk chunk = chunk_of(w, first + n, panels, j0, len, scratch + 2 * kSpread);
     if (w.type != Type::q8_0) {
       for (int64_t i = 0; i < panels; ++i)

@@ -32,15 +32,18 @@ BG_INLINE Chunk chunk_of(const Weight& w, int64_t panel, int64_t count, int64_t 
   return {scratch, bytes, len};
 }
 
-// body(n, panels, j0, len) for every pass over `count` panels, `together` at a time, and D inputs.
+// Inputs of one pass over a group, whole blocks of every type: the chunk of x that all rows read (rows × inputs) stays in the second cache.
+constexpr int64_t kFloatInputs = 512, kInt8Inputs = 1024, kBf16Inputs = 256;
+
+// body(n, panels, j0, len) for every pass over `count` panels, `together` at a time, and D inputs, `inputs` at a time.
 template <class Body>
-BG_INLINE void for_passes(int64_t rows, int64_t count, int64_t together, int64_t D, const Body& body) {
+BG_INLINE void for_passes(int64_t rows, int64_t count, int64_t together, int64_t D, int64_t inputs, const Body& body) {
   if (rows <= kFew) {
     for (int64_t n = 0; n < count; n += together)
-      for (int64_t j0 = 0; j0 < D; j0 += kChunk) body(n, least(together, count - n), j0, least(kChunk, D - j0));
+      for (int64_t j0 = 0; j0 < D; j0 += inputs) body(n, least(together, count - n), j0, least(inputs, D - j0));
   } else {
-    for (int64_t j0 = 0; j0 < D; j0 += kChunk)
-      for (int64_t n = 0; n < count; n += together) body(n, least(together, count - n), j0, least(kChunk, D - j0));
+    for (int64_t j0 = 0; j0 < D; j0 += inputs)
+      for (int64_t n = 0; n < count; n += together) body(n, least(together, count - n), j0, least(inputs, D - j0));
   }
 }
 
@@ -75,15 +78,17 @@ void group_int8(float* sums, const Rows& x, const Weight& w, int64_t first, int6
 
 // A chunk of one panel of Q4_K or Q6_K, spread: 64-byte lines of four inputs, a byte each (Q6_K: codes 0 … 63); d·s_b as floats, a line for each b; and
 // of Q4_K for each 256 inputs four lines of pairs (m_2b, m_2b+1) in 16 bits and one of −dmin as floats.
-constexpr size_t kSpreadCodes = size_t(kChunk) * 16;
-constexpr size_t kSpreadScales = size_t(kChunk) / 16 * 64;
-constexpr size_t kSpreadMins = size_t(kChunk) / 256 * 320;
+constexpr size_t kSpreadCodes = size_t(kInt8Inputs) * 16;
+constexpr size_t kSpreadScales = size_t(kInt8Inputs) / 16 * 64;
+constexpr size_t kSpreadMins = size_t(kInt8Inputs) / 256 * 320;
 constexpr size_t kSpread = kSpreadCodes + kSpreadScales + kSpreadMins;
 void spread_q4_k(char* to, const char* group, int64_t len);
 void spread_q6_k(char* to, const char* group, int64_t len);
 #endif
-#if BG_AMX
+#if BG_AMX || BG_DPBF16
 void pack_bf16(void* to, const float* x, int64_t D, int64_t row);
+#endif
+#if BG_AMX
 void group_amx(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch);
 #endif
 
