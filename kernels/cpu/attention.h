@@ -1,14 +1,18 @@
-// Softmax attention of a few query rows over one head's keys, once per instruction set.
+// Softmax attention of some query rows over one head's keys, once per instruction set.
 // Not here: which rows share a call, threads (attention.cpp, dilated.cpp).
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/cpu/linear.h"
+#include "kernels/ops.h"
+
 namespace bg::cpu {
 
-constexpr int64_t kAttendRows = 24;      // the most query rows in one call
-constexpr int64_t kAttendKeys = 64;      // keys per step of the online softmax, counted from key 0
+constexpr int64_t kAttendRows = 384;     // the most query rows in one call: they share what is made of the keys
+constexpr int64_t kSpanKeys = 512;       // keys of a span, counted from key 0; each is summed from nothing, then joined to those before it
 constexpr int64_t kHeadDimMax = 256;
+
 struct AttendRow {
   const float* q;                        // (d)
   float* o;                              // (d)
@@ -16,14 +20,27 @@ struct AttendRow {
   float* log_sum;                        // where ln Σ_s e^(z_s) goes, or nullptr
 };
 struct AttendArgs {
-  const float *k, *v;                    // (S, d) inside rows of k_stride, v_stride
-  int64_t k_stride, v_stride, d;
+  const void *k, *v;                     // (S, d) of `type`: F32, BF16 or Q8_0
+  size_t k_stride, v_stride;             // bytes from one row to the next
+  Type type;
+  Precision precision;
+  int64_t d;
   float scale;
   int64_t zeros;                         // further keys that every row sees, before key 0: score 0, value 0
 };
 
+// What is known of sixteen rows after some keys, (d + 2, 16) floats: Σ p·v (d, 16), the largest scaled score m, and Σ p, with p = e^(z − m).
+// A call's rows are sixteens one after the other; the last may be partly empty.
 struct AttentionIsa {
-  void (*attend)(const AttendArgs& a, const AttendRow* rows, int64_t count);
+  // The state of the rows after spans [first, last) alone. scratch: kAttendScratch bytes, 64-byte aligned.
+  void (*sums)(float* states, const AttendArgs& a, const AttendRow* rows, int64_t count, int64_t first, int64_t last, char* scratch);
+  // states of earlier spans ∪= one later span's.
+  void (*join)(float* states, const float* span, int64_t d, int64_t count);
+  // o and log_sum of the rows.
+  void (*finish)(const AttendRow* rows, const float* states, int64_t d, int64_t count);
 };
+
+constexpr size_t kAttendStates = size_t(kAttendRows) * (kHeadDimMax + 2) * sizeof(float);  // of a full call
+constexpr size_t kAttendScratch = kThreadScratch - kAttendStates;
 
 }  // namespace bg::cpu

@@ -1,7 +1,7 @@
-// Dilated attention (LongNet), cut into (head, kUnitRows consecutive rows). For each pair the rows that the head's group keeps go through the same attention
+// Dilated attention (LongNet), cut into (head, up to kUnitRows consecutive rows). For each pair the rows that the head's group keeps go through the same attention
 // as everywhere else, their keys being a strided view of k and v; padding is a number of zero keys. The pairs are mixed one after the other:
 //   m' = max(m, s_p);  f = e^(m − m');  w = e^(s_p − m');  total = total·f + w;  o = o·f + w·o_p;  at the end o/total.
-// Nothing depends on which rows share a unit. No scratch; work and memory are linear in T.
+// Nothing depends on which rows share a unit. Work is linear in T.
 #include <cmath>
 
 #include "kernels/cpu/cpu.h"
@@ -9,12 +9,13 @@
 namespace bg::cpu {
 namespace {
 
-constexpr int64_t kUnitRows = 4 * kAttendRows;  // a dilation of 4 still fills a call of attend
+constexpr int64_t kUnitRows = 4 * kAttendRows;  // a dilation of 4 still fills a call
 constexpr float kMissing = -1e8f;               // s of a pair that does not hold the row
 
 // The rows [t0, t1) of one head, their sums over the pairs so far.
 struct Unit {
   const Context& c;
+  int thread;
   Tensor o, q, k, v;
   int64_t head, d, t0, t1;
   float most[kUnitRows], total[kUnitRows];
@@ -48,14 +49,24 @@ struct Unit {
   void add_segment(int64_t a, int64_t b, int64_t start, int64_t g, int64_t r, int64_t j) {
     const int64_t rows_here = k.rows - start < g ? k.rows - start : g;                 // the others of the segment are zero
     const int64_t keys = rows_here > j ? divide_up(rows_here - j, r) : 0, zeros = divide_up(g, r) - keys;
-    float parts[kAttendRows * kHeadDimMax], s[kAttendRows];
     AttendRow rows[kAttendRows];
     int64_t where[kAttendRows], count = 0;
     const auto attend = [&] {
       if (count == 0) return;
-      const AttendArgs args = {row(k, start + j) + head * d, row(v, start + j) + head * d, r * k.stride, r * v.stride, d, float(1 / std::sqrt(double(d))), zeros};
-      c.isa.attention->attend(args, rows, count);
-      for (int64_t i = 0; i < count; ++i) mix(where[i], parts + i * d, s[i]);
+      AttendArgs args = attend_args(c, k, v, start + j, r, head, d);
+      args.zeros = zeros;
+      auto* states = reinterpret_cast<float*>(c.scratch_of(thread));
+      c.isa.attention->sums(states, args, rows, count, 0, divide_up(keys, kSpanKeys), c.scratch_of(thread) + kAttendStates);
+      for (int64_t first = 0; first < count; first += 16, states += 16 * (d + 2)) {
+        const int64_t here = count - first < 16 ? count - first : 16;
+        float parts[16 * kHeadDimMax], s[16];
+        for (int64_t i = 0; i < here; ++i) {
+          rows[first + i].o = parts + i * d;
+          rows[first + i].log_sum = s + i;
+        }
+        c.isa.attention->finish(rows + first, states, d, here);
+        for (int64_t i = 0; i < here; ++i) mix(where[first + i], parts + i * d, s[i]);
+      }
       count = 0;
     };
     for (int64_t t = a; t < b; ++t) {
@@ -63,7 +74,7 @@ struct Unit {
         mix(t, nullptr, kMissing);
         continue;
       }
-      rows[count] = {row(q, t) + head * d, parts + count * d, keys, s + count};
+      rows[count] = {row(q, t) + head * d, nullptr, keys, nullptr};
       where[count++] = t;
       if (count == kAttendRows) attend();
     }
@@ -74,10 +85,10 @@ struct Unit {
 }  // namespace
 
 void attention_dilated(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, const Dilation* pairs, int64_t n) {
-  const int64_t T = q.rows, per_head = divide_up(T, kUnitRows);
-  c.threads.run(heads * per_head, [&](int64_t index, int) {
-    const int64_t t0 = index % per_head * kUnitRows, t1 = T - t0 < kUnitRows ? T : t0 + kUnitRows;
-    Unit unit{c, o, q, k, v, index / per_head, q.cols / heads, t0, t1, {}, {}};
+  const int64_t T = q.rows, each = 4 * attend_rows(c, heads, divide_up(T, 4)), per_head = divide_up(T, each);
+  c.threads.run(heads * per_head, [&](int64_t index, int thread) {
+    const int64_t t0 = index % per_head * each, t1 = T - t0 < each ? T : t0 + each;
+    Unit unit{c, thread, o, q, k, v, index / per_head, q.cols / heads, t0, t1, {}, {}};
     unit.begin();
     for (int64_t p = 0; p < n; ++p) {
       const int64_t g = pairs[p].segment, r = pairs[p].dilation, group = unit.head / divide_up(heads, r);

@@ -26,7 +26,11 @@ void read(const Context& c, double* y, Tensor x) {
 }
 
 void copy(const Context& c, Tensor y, Tensor x) {
-  for_rows(c, x.rows, x.cols, [&](int64_t t) { copy_row(row(y, t), row(x, t), x.cols); });
+  if (y.type == Type::f32) {
+    for_rows(c, x.rows, x.cols, [&](int64_t t) { copy_row(row(y, t), row(x, t), x.cols); });
+  } else {
+    for_rows(c, x.rows, 8 * x.cols, [&](int64_t t) { ref::round_row(y.row_range(t, 1).data, y.type, row(x, t), x.cols); });
+  }
 }
 
 void gather_rows(const Context& c, Tensor y, Tensor x, const int64_t* index) {

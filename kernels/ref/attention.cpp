@@ -1,5 +1,7 @@
-// Softmax attention of one query row over a run of keys, and the two ways the model uses it. o, q (T, H·d), k, v (S, K·d).
+// Softmax attention of one query row over a run of keys, and the two ways the model uses it. o, q (T, H·d), k, v (S, K·d); a cache of bf16 or q8_0 is turned
+// into the values that it holds first.
 #include <cmath>
+#include <vector>
 
 #include "kernels/ref/ref.h"
 
@@ -28,6 +30,18 @@ void attend(T* o, const T* q, const Tensor& k, const Tensor& v, int64_t column, 
   for (int64_t j = 0; j < d; ++j) o[j] /= total;
 }
 
+// The values of a cache, (rows, cols).
+template <class T>
+std::vector<T> values_of(const Tensor& x) {
+  std::vector<float> one(size_t(x.cols));
+  std::vector<T> all;
+  for (int64_t t = 0; t < x.rows; ++t) {
+    widen_row(one.data(), x.type, x.row_range(t, 1).data, x.cols);
+    all.insert(all.end(), one.begin(), one.end());
+  }
+  return all;
+}
+
 }  // namespace
 
 // Row t sees the rows of its own frame.
@@ -41,6 +55,10 @@ void attention_frames(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int
 // Row t sees cache rows 0 … past + t; query head h reads kv head h div (H/K).
 template <class T>
 void attention_causal(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, int64_t past) {
+  if (k.type != q.type) {
+    std::vector<T> keys = values_of<T>(k), values = values_of<T>(v);
+    return attention_causal<T>(o, q, {keys.data(), q.type, k.rows, k.cols, k.cols}, {values.data(), q.type, v.rows, v.cols, v.cols}, heads, kv_heads, past);
+  }
   const int64_t d = q.cols / heads;
   for (int64_t t = 0; t < q.rows; ++t)
     for (int64_t h = 0; h < heads; ++h) attend(row<T>(o, t) + h * d, row<T>(q, t) + h * d, k, v, h / (heads / kv_heads) * d, d, 0, past + t + 1);

@@ -20,6 +20,9 @@ T* row(const Tensor& x, int64_t t) {
 template <class T> void write(Tensor y, const float* x);
 template <class T, class Host> void read(Host* y, Tensor x);
 template <class T> void copy(Tensor y, Tensor x);
+// One row of a cache, bf16 or q8_0 (whole blocks): rounded into it, and what it then holds.
+void round_row(void* y, Type type, const float* x, int64_t n);
+void widen_row(float* y, Type type, const void* x, int64_t n);
 template <class T> void gather_rows(Tensor y, Tensor x, const int64_t* index);
 template <class T> void scatter_rows(Tensor y, Tensor x, const int64_t* index);
 template <class T> void scatter_add_rows(Tensor y, Tensor x, const int64_t* index);
