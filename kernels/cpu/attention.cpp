@@ -62,7 +62,7 @@ void attention_causal(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, 
   const int64_t spans = spans_of(past + q.rows);
 
   // Few rows over many keys: a unit is a span of one head, and leaves its state.
-  const size_t floats = size_t(divide_up(rows, 16) * 16 * (d + 2));
+  const size_t floats = size_t(divide_up(rows, 16) * attend_state(d));
   if (per_head == 1 && spans > 1 && kv_heads < 8 * c.threads.count() && size_t(kv_heads * spans) * floats * sizeof(float) <= kPackedBytes) {
     const std::lock_guard<std::mutex> turn(c.packed_turn);
     auto* states = reinterpret_cast<float*>(c.packed);

@@ -29,8 +29,9 @@ struct AttendArgs {
   int64_t zeros;                         // further keys that every row sees, before key 0: score 0, value 0
 };
 
-// What is known of sixteen rows after some keys, (d + 2, 16) floats: Σ p·v (d, 16), the largest scaled score m, and Σ p, with p = e^(z − m).
-// A call's rows are sixteens one after the other; the last may be partly empty.
+// What is known of sixteen rows after some keys, in lines of sixteen floats: Σ p·v (d lines and zeros up to a multiple of 16), the largest scaled score m, and
+// l = Σ p, with p = e^(z − m). The states of a call are sixteens one after the other; the last may be partly empty.
+static inline int64_t attend_state(int64_t d) { return 16 * ((d + 15) / 16 * 16 + 2); }  // floats
 struct AttentionIsa {
   // The state of the rows after spans [first, last) alone. scratch: kAttendScratch bytes, 64-byte aligned.
   void (*sums)(float* states, const AttendArgs& a, const AttendRow* rows, int64_t count, int64_t first, int64_t last, char* scratch);

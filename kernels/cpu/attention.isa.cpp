@@ -10,9 +10,12 @@
 
 #include <math.h>
 
-#include "kernels/blocks.h"
+#include "kernels/cpu/attention_state.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/simd.h"
+#if BG_AMX
+#include "kernels/cpu/attention_tiles.h"
+#endif
 
 namespace bg::cpu::BG_ISA {
 namespace {
@@ -27,65 +30,13 @@ constexpr int kVectors = 1, kTileKeys = 6;  // 24 + 4 + 1 of 32
 constexpr int kVectors = 1, kTileKeys = 2;
 #endif
 constexpr int64_t kBlockKeys = 64;  // of the online softmax
-static_assert(kSpanKeys % kBlockKeys == 0 && kAttendRows % (16 * kVectors) == 0);
-
-int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-int64_t within(int64_t a, int64_t most) { return a < 0 ? 0 : a < most ? a : most; }
-int64_t sixteens(int64_t rows) { return (rows + 15) / 16; }
-int64_t state_floats(int64_t d) { return 16 * (d + 2); }  // of sixteen rows
-
-// How much of a key block the rows of a group see: keys [0, all) all of them, keys [all, any) those whose limit is above.
-struct Sight {
-  int64_t all, any;
-  float limits[16 * kVectors];
-};
-
-// ---- a state ----------------------------------------------------------------------------------------------------------------------------
-
-void begin(float* state, int64_t d, int64_t zeros) {
-  for (int64_t j = 0; j < d; ++j) store(state + 16 * j, splat(0.0f));
-  store(state + 16 * d, splat(zeros > 0 ? 0.0f : -INFINITY));
-  store(state + 16 * (d + 1), splat(float(zeros)));
-}
-
-// e^(m − larger); 1 where nothing changed, also from −∞ to −∞.
-V factor(V m, V larger) { return where_less(m, larger, exp_negative(sub(m, larger)), splat(1.0f)); }
-
-void join_one(float* state, const float* span, int64_t d) {
-  const V m = load(state + 16 * d), n = load(span + 16 * d), l = load(span + 16 * (d + 1));
-  const V larger = max(n, m), f = factor(m, larger), g = factor(n, larger);
-  const V half = splat(0.5f);  // l is at least 1 where the row sees a key of the span, or NaN
-  for (int64_t j = 0; j <= d + 1; ++j) {
-    if (j == d) continue;
-    const V old = load(state + 16 * j);
-    store(state + 16 * j, where_less(l, half, old, madd(load(span + 16 * j), g, mul(old, f))));
-  }
-  store(state + 16 * d, larger);
-}
-
-void join(float* states, const float* span, int64_t d, int64_t count) {
-  for (int64_t n = 0; n < sixteens(count); ++n) join_one(states + n * state_floats(d), span + n * state_floats(d), d);
-}
-
-void finish(const AttendRow* rows, const float* states, int64_t d, int64_t count) {
-  for (int64_t r = 0; r < count; r += 16, states += state_floats(d)) {
-    const int64_t here = least(16, count - r);
-    float o[16 * kHeadDimMax];
-    const V total = load(states + 16 * (d + 1));
-    for (int64_t j = 0; j < d; ++j) store(o + 16 * j, div(load(states + 16 * j), total));
-    for (int64_t i = 0; i < here; ++i) {
-      const AttendRow& row = rows[r + i];
-      for (int64_t j = 0; j < d; ++j) row.o[j] = o[16 * j + i];
-      if (row.log_sum != nullptr) *row.log_sum = states[16 * d + i] + logf(states[16 * (d + 1) + i]);
-    }
-  }
-}
+static_assert(kSpanKeys % kBlockKeys == 0 && kAttendRows % (16 * kVectors) == 0 && 16 * kVectors <= kMostGroupRows);
 
 // ---- float --------------------------------------------------------------------------------------------------------------------------------
 
 // z of M keys × N vectors of rows, before scaling: s[16·(key·N + n)] = Σ_j k_j·q_nj, ascending j. qt (N, d, 16).
 template <int M, int N>
-void dots(float* s, const float* qt, const float* k, int64_t k_stride, int64_t d) {
+__attribute__((noinline)) void dots(float* s, const float* qt, const float* k, int64_t k_stride, int64_t d) {
   V acc[M][N];
   BG_UNROLL for (int m = 0; m < M; ++m) {
     BG_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = splat(0.0f);
@@ -105,7 +56,7 @@ void dots(float* s, const float* qt, const float* k, int64_t k_stride, int64_t d
 
 // o of M columns × N vectors of rows: o = o·f + Σ_s p_s·v_s. o: M lines of 16 of the first state; p (keys, N, 16); v: the first of the columns.
 template <int M, int N>
-void values(float* o, int64_t o_step, const float* p, const V* f, const float* v, int64_t v_stride, const Sight& sight) {
+__attribute__((noinline)) void values(float* o, int64_t o_step, const float* p, const V* f, const float* v, int64_t v_stride, const Sight& sight) {
   V acc[M][N];
   BG_UNROLL for (int m = 0; m < M; ++m) {
     BG_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = mul(load(o + n * o_step + 16 * m), f[n]);
@@ -148,7 +99,7 @@ void some_values(int64_t count, float* o, int64_t o_step, const float* p, const 
 
 // z (keys, N, 16) → p in place; the states' m and l, and what their sums are to be multiplied by.
 template <int N>
-void soften(float* z, float* states, int64_t d, float scale, const Sight& sight, V* f) {
+__attribute__((noinline)) void soften(float* z, float* states, int64_t d, float scale, const Sight& sight, V* f) {
   const V by = splat(scale), none = splat(-INFINITY);
   V most[N], sum[N], minus[N];
   BG_UNROLL for (int n = 0; n < N; ++n) most[n] = none;
@@ -160,7 +111,7 @@ void soften(float* z, float* states, int64_t d, float scale, const Sight& sight,
     BG_UNROLL for (int n = 0; n < N; ++n) most[n] = max(where_less(index, load(sight.limits + 16 * n), load(z + 16 * (s * N + n)), none), most[n]);
   }
   BG_UNROLL for (int n = 0; n < N; ++n) {
-    float* state = states + n * state_floats(d) + 16 * d;
+    float* state = largest_of(states + n * attend_state(d), d);
     const V m = load(state), larger = max(mul(most[n], by), m);
     f[n] = factor(m, larger);
     minus[n] = sub(splat(0.0f), larger);
@@ -185,97 +136,85 @@ void soften(float* z, float* states, int64_t d, float scale, const Sight& sight,
     }
   }
   BG_UNROLL for (int n = 0; n < N; ++n) {
-    float* total = states + n * state_floats(d) + 16 * (d + 1);
+    float* total = total_of(states + n * attend_state(d), d);
     store(total, madd(load(total), f[n], sum[n]));
   }
 }
 
-// `count` rows from `from` on, as floats: where they lie, or converted into `to` (count, d). stride: in bytes, then in floats.
-const float* floats_of(float* to, Type type, const char* from, int64_t* stride, int64_t count, int64_t d) {
-  const int64_t bytes = *stride;
-  if (type == Type::f32) {
-    *stride = bytes / int64_t(sizeof(float));
-    return reinterpret_cast<const float*>(from);
-  }
-  for (int64_t s = 0; s < count; ++s, from += bytes) {
-    float* y = to + s * d;
-    if (type == Type::q8_0) {
-      floats_of_q8_0(y, reinterpret_cast<const BlockQ8_0*>(from), d);
-      continue;
+struct FloatPath {
+  static constexpr int64_t kBlock = kBlockKeys, kGroup = 16 * kVectors;
+  static constexpr int64_t kCopy = kBlock * kHeadDimMax, kScratch = kGroup * kBlock + 2 * kCopy;  // z, then copies of keys and values
+
+  // `count` keys and their values, as floats. They lie far apart in memory, often a page each, so rows that share them take a copy.
+  struct Keys {
+    const float *k, *v;
+    int64_t k_stride, v_stride;  // floats
+  };
+
+  static int64_t query_floats(int64_t d) { return 16 * d; }
+
+  // (d, 16); lanes without a row are 0.
+  static void pack_queries(float* to, const AttendRow* rows, int64_t count, int64_t d) {
+    for (int64_t j = 0; j < d; j += 16) {
+      const int64_t columns = least(16, d - j);
+      float q[16 * 16];
+      for (int64_t i = 0; i < 16; ++i) store(q + 16 * i, i >= count ? splat(0.0f) : columns == 16 ? load(rows[i].q + j) : load_first(rows[i].q + j, columns));
+      transpose(q, 16);
+      for (int64_t i = 0; i < columns; ++i) store(to + 16 * (j + i), load(q + 16 * i));
     }
-    const auto* x = reinterpret_cast<const Bf16*>(from);
+  }
+
+  static Keys keys_of(const AttendArgs& a, int64_t s0, int64_t count, bool shared, float* scratch) {
+    if (a.type == Type::f32 && !shared) {
+      const auto k_stride = int64_t(a.k_stride / sizeof(float)), v_stride = int64_t(a.v_stride / sizeof(float));
+      return {static_cast<const float*>(a.k) + s0 * k_stride, static_cast<const float*>(a.v) + s0 * v_stride, k_stride, v_stride};
+    }
+    float *k = scratch + kGroup * kBlock, *v = k + kCopy;
+    for (int64_t s = 0; s < count; ++s) {
+      fetch(a.k, a.k_stride, s0 + s + kAhead, a.type, a.d);
+      fetch(a.v, a.v_stride, s0 + s + kAhead, a.type, a.d);
+      floats_of(k + s * a.d, a.type, static_cast<const char*>(a.k) + size_t(s0 + s) * a.k_stride, a.d);
+      floats_of(v + s * a.d, a.type, static_cast<const char*>(a.v) + size_t(s0 + s) * a.v_stride, a.d);
+    }
+    return {k, v, a.d, a.d};
+  }
+
+  static void block(float* states, const AttendArgs& a, const float* queries, [[maybe_unused]] int64_t count, const Keys& keys, const Sight& sight, float* z) {
+#if BG_AVX512
+    if (count <= 16) return vectors<1>(states, a, queries, keys, sight, z);
+    if (count <= 32) return vectors<2>(states, a, queries, keys, sight, z);
+#endif
+    vectors<kVectors>(states, a, queries, keys, sight, z);
+  }
+
+  template <int N>
+  static void vectors(float* states, const AttendArgs& a, const float* queries, const Keys& keys, const Sight& sight, float* z) {
+    const int64_t d = a.d, step = attend_state(d);
+    int64_t s = 0;
+    for (; s + kTileKeys <= sight.any; s += kTileKeys) {
+      if (keys.k_stride != d) {  // no copies
+        for (int64_t i = s; i < s + kTileKeys; ++i) {
+          fetch(keys.k, size_t(keys.k_stride) * sizeof(float), i + 2 * kTileKeys, Type::f32, d);
+          fetch(keys.v, size_t(keys.v_stride) * sizeof(float), i, Type::f32, d);
+        }
+      }
+      dots<kTileKeys, N>(z + 16 * N * s, queries, keys.k + s * keys.k_stride, keys.k_stride, d);
+    }
+    some_dots<kTileKeys - 1, N>(sight.any - s, z + 16 * N * s, queries, keys.k + s * keys.k_stride, keys.k_stride, d);
+    V f[N];
+    soften<N>(z, states, d, a.scale, sight, f);
     int64_t j = 0;
-    for (; j + 16 <= d; j += 16) store(y + j, load(x + j));
-    for (; j < d; ++j) y[j] = bf16_to_float(x[j].bits);
+    for (; j + kTileKeys <= d; j += kTileKeys) values<kTileKeys, N>(states + 16 * j, step, z, f, keys.v + j, keys.v_stride, sight);
+    some_values<kTileKeys - 1, N>(d - j, states + 16 * j, step, z, f, keys.v + j, keys.v_stride, sight);
   }
-  *stride = d;
-  return to;
-}
-
-// One key block for N vectors of rows.
-template <int N>
-void block(float* states, const AttendArgs& a, const float* qt, int64_t s0, const Sight& sight, float* scratch) {
-  const int64_t d = a.d, step = state_floats(d);
-  float *z = scratch, *spare = z + 16 * N * kBlockKeys;
-  auto k_stride = int64_t(a.k_stride), v_stride = int64_t(a.v_stride);
-  const float* k = floats_of(spare, a.type, static_cast<const char*>(a.k) + s0 * k_stride, &k_stride, sight.any, d);
-  int64_t s = 0;
-  for (; s + kTileKeys <= sight.any; s += kTileKeys) dots<kTileKeys, N>(z + 16 * N * s, qt, k + s * k_stride, k_stride, d);
-  some_dots<kTileKeys - 1, N>(sight.any - s, z + 16 * N * s, qt, k + s * k_stride, k_stride, d);
-  V f[N];
-  soften<N>(z, states, d, a.scale, sight, f);
-  const float* v = floats_of(spare, a.type, static_cast<const char*>(a.v) + s0 * v_stride, &v_stride, sight.any, d);
-  int64_t j = 0;
-  for (; j + kTileKeys <= d; j += kTileKeys) values<kTileKeys, N>(states + 16 * j, step, z, f, v + j, v_stride, sight);
-  some_values<kTileKeys - 1, N>(d - j, states + 16 * j, step, z, f, v + j, v_stride, sight);
-}
-
-Sight sight_of(const AttendRow* rows, int64_t count, int64_t fewest, int64_t most, int64_t s0) {
-  Sight sight;
-  sight.all = within(fewest - s0, kBlockKeys);
-  sight.any = within(most - s0, kBlockKeys);
-  if (sight.all < sight.any) {
-    for (int64_t r = 0; r < 16 * kVectors; ++r) sight.limits[r] = r < count ? float(within(rows[r].keys - s0, kBlockKeys)) : 0.0f;
-  }
-  return sight;
-}
-
-// N vectors of rows over spans [first, last).
-template <int N>
-void group(float* states, const AttendArgs& a, const AttendRow* rows, int64_t count, int64_t first, int64_t last, float* scratch) {
-  const int64_t d = a.d, step = state_floats(d);
-  float *qt = scratch, *span = qt + 16 * N * d, *rest = span + N * step;
-  for (int64_t r = 0; r < 16 * N; ++r) {
-    float* to = qt + 16 * d * (r / 16) + r % 16;
-    for (int64_t j = 0; j < d; ++j) to[16 * j] = r < count ? rows[r].q[j] : 0.0f;
-  }
-  int64_t fewest = rows[0].keys, most = fewest;
-  for (int64_t r = 1; r < count; ++r) {
-    if (rows[r].keys < fewest) fewest = rows[r].keys;
-    if (rows[r].keys > most) most = rows[r].keys;
-  }
-  for (int64_t i = first; i < last; ++i) {
-    const int64_t end = least((i + 1) * kSpanKeys, most);
-    if (i > first && end <= i * kSpanKeys) break;
-    float* to = i == first ? states : span;
-    for (int64_t n = 0; n < N; ++n) begin(to + n * step, d, i == 0 ? a.zeros : 0);
-    for (int64_t s0 = i * kSpanKeys; s0 < end; s0 += kBlockKeys) block<N>(to, a, qt, s0, sight_of(rows, count, fewest, most, s0), rest);
-    if (i > first) join(states, span, d, count);
-  }
-}
-
-static_assert((16 * kVectors * (kHeadDimMax + kHeadDimMax + 2 + kBlockKeys) + kBlockKeys * kHeadDimMax) * sizeof(float) <= kAttendScratch);
+};
+static_assert((FloatPath::kScratch + kAttendRows * kHeadDimMax) * sizeof(float) + kAttendStates <= kAttendScratch);
 
 void sums(float* states, const AttendArgs& a, const AttendRow* rows, int64_t count, int64_t first, int64_t last, char* scratch) {
-  auto* floats = reinterpret_cast<float*>(scratch);
-  for (int64_t r = 0; r < count; r += 16 * kVectors, states += kVectors * state_floats(a.d)) {
-    const int64_t here = least(16 * kVectors, count - r);
-#if BG_AVX512
-    if (here <= 16) return group<1>(states, a, rows + r, here, first, last, floats);
-    if (here <= 32) return group<2>(states, a, rows + r, here, first, last, floats);
+#if BG_AMX
+  if (a.precision == Precision::fast) return sums_of_tiles(states, a, rows, count, first, last, scratch);
 #endif
-    group<kVectors>(states, a, rows + r, here, first, last, floats);
-  }
+  walk<FloatPath>(states, a, rows, count, first, last, reinterpret_cast<float*>(scratch));
 }
 
 }  // namespace

@@ -57,7 +57,7 @@ struct Unit {
       args.zeros = zeros;
       auto* states = reinterpret_cast<float*>(c.scratch_of(thread));
       c.isa.attention->sums(states, args, rows, count, 0, divide_up(keys, kSpanKeys), c.scratch_of(thread) + kAttendStates);
-      for (int64_t first = 0; first < count; first += 16, states += 16 * (d + 2)) {
+      for (int64_t first = 0; first < count; first += 16, states += attend_state(d)) {
         const int64_t here = count - first < 16 ? count - first : 16;
         float parts[16 * kHeadDimMax], s[16];
         for (int64_t i = 0; i < here; ++i) {

@@ -1,0 +1,205 @@
+// What the float and the tile version of attention.isa.cpp share: the state of sixteen rows, groups of rows, and the walk over spans and blocks of keys.
+// Included by attention.isa.cpp only.
+#pragma once
+#include <math.h>
+
+#include "kernels/blocks.h"
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/simd.h"
+
+namespace bg::cpu::BG_ISA {
+namespace {
+
+int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+int64_t within(int64_t a, int64_t most) { return a < 0 ? 0 : a < most ? a : most; }
+int64_t sixteens(int64_t rows) { return (rows + 15) / 16; }
+
+// Rows that go through a block of keys together.
+struct Group {
+  int64_t row, count, fewest, most;  // the fewest and the most keys that one of them sees
+};
+constexpr int64_t kMostGroupRows = 48;
+
+// How much of a key block the rows of a group see: keys [0, all) all of them, keys [all, any) those whose limit is above.
+struct Sight {
+  int64_t all, any;
+  float limits[kMostGroupRows];
+};
+
+Group group_of(const AttendRow* rows, int64_t row, int64_t count) {
+  Group g = {row, count, rows[row].keys, rows[row].keys};
+  for (int64_t r = row; r < row + count; ++r) {
+    if (rows[r].keys < g.fewest) g.fewest = rows[r].keys;
+    if (rows[r].keys > g.most) g.most = rows[r].keys;
+  }
+  return g;
+}
+
+Sight sight_of(const AttendRow* rows, const Group& g, int64_t s0, int64_t block) {
+  Sight sight;
+  sight.all = within(g.fewest - s0, block);
+  sight.any = within(g.most - s0, block);
+  if (sight.all < sight.any) {
+    for (int64_t r = 0; r < kMostGroupRows; ++r) sight.limits[r] = r < g.count ? float(within(rows[g.row + r].keys - s0, block)) : 0.0f;
+  }
+  return sight;
+}
+
+// The first `lines` of sixteen lines of 16 floats change places with their columns; what the others hold goes anywhere.
+#if BG_AVX512
+void transpose(I r[16]) {
+  I t[16];
+  BG_UNROLL for (int i = 0; i < 8; ++i) {
+    t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+    t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+  }
+  BG_UNROLL for (int i = 0; i < 4; ++i) {
+    r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+    r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+    r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+    r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+  }
+  BG_UNROLL for (int i = 0; i < 4; ++i) {
+    t[i] = _mm512_shuffle_i32x4(r[i], r[4 + i], 0x88);
+    t[4 + i] = _mm512_shuffle_i32x4(r[i], r[4 + i], 0xdd);
+    t[8 + i] = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0x88);
+    t[12 + i] = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0xdd);
+  }
+  BG_UNROLL for (int i = 0; i < 4; ++i) {
+    r[i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0x88);
+    r[8 + i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0xdd);
+    r[4 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0x88);
+    r[12 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0xdd);
+  }
+}
+
+void transpose(float* x, int64_t lines) {
+  I r[16];
+  BG_UNROLL for (int i = 0; i < 16; ++i) r[i] = i < lines ? load_i(x + 16 * i) : zero_i();
+  transpose(r);
+  BG_UNROLL for (int i = 0; i < 16; ++i) store_i(x + 16 * i, r[i]);
+}
+#else
+void transpose(float* x, int64_t lines) {
+  float y[16 * 16] = {};
+  for (int64_t i = 0; i < lines; ++i) {
+    for (int64_t j = 0; j < 16; ++j) y[16 * j + i] = x[16 * i + j];
+  }
+  memcpy(x, y, sizeof y);
+}
+#endif
+
+// ---- a state ----------------------------------------------------------------------------------------------------------------------------
+
+// Its m and l.
+float* largest_of(float* state, int64_t d) { return state + attend_state(d) - 32; }
+float* total_of(float* state, int64_t d) { return state + attend_state(d) - 16; }
+const float* largest_of(const float* state, int64_t d) { return state + attend_state(d) - 32; }
+const float* total_of(const float* state, int64_t d) { return state + attend_state(d) - 16; }
+
+void begin(float* state, int64_t d, int64_t zeros) {
+  for (float* o = state; o < largest_of(state, d); o += 16) store(o, splat(0.0f));
+  store(largest_of(state, d), splat(zeros > 0 ? 0.0f : -INFINITY));
+  store(total_of(state, d), splat(float(zeros)));
+}
+
+// e^(m − larger); 1 where nothing changed, also from −∞ to −∞.
+V factor(V m, V larger) { return where_less(m, larger, exp_negative(sub(m, larger)), splat(1.0f)); }
+
+void join_one(float* state, const float* span, int64_t d) {
+  const V m = load(largest_of(state, d)), n = load(largest_of(span, d)), l = load(total_of(span, d));
+  const V larger = max(n, m), f = factor(m, larger), g = factor(n, larger);
+  const V half = splat(0.5f);  // l is at least 1 where the row sees a key of the span, or NaN
+  const auto both = [&](float* a, const float* b) {
+    const V old = load(a);
+    store(a, where_less(l, half, old, madd(load(b), g, mul(old, f))));
+  };
+  for (int64_t j = 0; j < d; ++j) both(state + 16 * j, span + 16 * j);
+  both(total_of(state, d), total_of(span, d));
+  store(largest_of(state, d), larger);
+}
+
+void join(float* states, const float* span, int64_t d, int64_t count) {
+  for (int64_t n = 0; n < sixteens(count); ++n) join_one(states + n * attend_state(d), span + n * attend_state(d), d);
+}
+
+void finish(const AttendRow* rows, const float* states, int64_t d, int64_t count) {
+  for (int64_t r = 0; r < count; r += 16, states += attend_state(d)) {
+    const int64_t here = least(16, count - r);
+    const V total = load(total_of(states, d));
+    for (int64_t j = 0; j < d; j += 16) {
+      const int64_t columns = least(16, d - j);
+      float o[16 * 16];
+      for (int64_t i = 0; i < columns; ++i) store(o + 16 * i, div(load(states + 16 * (j + i)), total));
+      transpose(o, columns);
+      for (int64_t i = 0; i < here; ++i) {
+        if (columns == 16) {
+          store(rows[r + i].o + j, load(o + 16 * i));
+        } else {
+          store_first(rows[r + i].o + j, load(o + 16 * i), columns);
+        }
+      }
+    }
+    for (int64_t i = 0; i < here; ++i) {
+      if (rows[r + i].log_sum != nullptr) *rows[r + i].log_sum = largest_of(states, d)[i] + logf(total_of(states, d)[i]);
+    }
+  }
+}
+
+// Asks for row s of keys or values, which will be read soon: rows are short and lie far apart, so nothing else fetches them in time. Memory behind the last row
+// may be asked for too.
+BG_INLINE void fetch(const void* rows, size_t stride, int64_t s, Type type, int64_t d) {
+  const char* row = static_cast<const char*>(rows) + size_t(s) * stride;
+  const int64_t bytes = type == Type::f32 ? 4 * d : type == Type::bf16 ? 2 * d : d / 32 * 34;
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i);
+}
+constexpr int64_t kAhead = 32;  // rows
+
+// A row of keys or values as floats.
+void floats_of(float* to, Type type, const char* from, int64_t d) {
+  if (type == Type::q8_0) return floats_of_q8_0(to, reinterpret_cast<const BlockQ8_0*>(from), d);
+  int64_t j = 0;
+  if (type == Type::f32) {
+    const auto* x = reinterpret_cast<const float*>(from);
+    for (; j + 16 <= d; j += 16) store(to + j, load(x + j));
+    for (; j < d; ++j) to[j] = x[j];
+  } else {
+    const auto* x = reinterpret_cast<const Bf16*>(from);
+    for (; j + 16 <= d; j += 16) store(to + j, load(x + j));
+    for (; j < d; ++j) to[j] = bf16_to_float(x[j].bits);
+  }
+}
+
+// ---- the walk -----------------------------------------------------------------------------------------------------------------------------
+
+// Path: kBlock keys of a block, kGroup rows of a group; query_floats(d) of sixteen packed rows, pack_queries; keys_of a block, made once for all groups;
+// block: one group. Scratch, in floats: Path::kScratch, the packed queries, the states of a span.
+template <class Path>
+void walk(float* states, const AttendArgs& a, const AttendRow* rows, int64_t count, int64_t first, int64_t last, float* scratch) {
+  const int64_t d = a.d, vectors = sixteens(count), step = attend_state(d), q_step = Path::query_floats(d);
+  float *queries = scratch + Path::kScratch, *span = queries + vectors * q_step;
+  for (int64_t n = 0; n < vectors; ++n) Path::pack_queries(queries + n * q_step, rows + 16 * n, least(16, count - 16 * n), d);
+  Group groups[kAttendRows / 16];
+  int64_t n_groups = 0, most = 0;
+  for (int64_t r = 0; r < count; r += Path::kGroup) {
+    groups[n_groups] = group_of(rows, r, least(Path::kGroup, count - r));
+    if (groups[n_groups].most > most) most = groups[n_groups].most;
+    ++n_groups;
+  }
+  for (int64_t i = first; i < last; ++i) {
+    const int64_t end = least((i + 1) * kSpanKeys, most);
+    float* to = i == first ? states : span;
+    for (int64_t n = 0; n < vectors; ++n) begin(to + n * step, d, i == 0 ? a.zeros : 0);
+    for (int64_t s0 = i * kSpanKeys; s0 < end; s0 += Path::kBlock) {
+      const auto keys = Path::keys_of(a, s0, least(Path::kBlock, end - s0), n_groups > 1, scratch);
+      for (int64_t g = 0; g < n_groups; ++g) {
+        const int64_t n = groups[g].row / 16;
+        if (groups[g].most > s0) Path::block(to + n * step, a, queries + n * q_step, groups[g].count, keys, sight_of(rows, groups[g], s0, Path::kBlock), scratch);
+      }
+    }
+    if (i > first) join(states, span, d, count);
+  }
+}
+
+}  // namespace
+}  // namespace bg::cpu::BG_ISA

@@ -1,0 +1,217 @@
+// Attention with the tiles of AMX: q, k, v and p in bf16, sums in float (Precision::fast). The scheme is that of attention.isa.cpp, in tiles of 16 × 16:
+//   Sᵀ (16 keys × 16 rows) = K·Qᵀ:   A is K, a key in a line of 32 inputs; B is Qᵀ, a line of input pairs (2i, 2i + 1) for sixteen rows
+//   Oᵀ (16 columns × 16 rows) += Vᵀ·Pᵀ: A is Vᵀ, a column in a line of 32 keys; B is Pᵀ, a line of key pairs for sixteen rows
+// Keys and values of a block are turned into tiles once for all rows of a call; keys, inputs and columns that do not exist are zeros there.
+// Included by attention.isa.cpp only.
+#pragma once
+#include "kernels/cpu/attention_state.h"
+
+namespace bg::cpu::BG_ISA {
+namespace {
+
+constexpr int64_t kTile = 256;  // floats, or pairs of bf16, of a tile: 16 lines of 64 bytes
+
+// Tile instructions read and write memory behind the compiler's back: nothing may be moved across.
+BG_INLINE void settle() { asm volatile("" ::: "memory"); }
+
+struct alignas(64) TileConfig {
+  uint8_t palette, start_row, unused[14];
+  uint16_t line_bytes[16];
+  uint8_t lines[16];
+};
+const TileConfig kAllTiles = {1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+
+// Sixteen floats and the sixteen after them as 32 bf16.
+BG_INLINE I to_bf16(V first, V second) { return I(_mm512_cvtne2ps_pbh(second, first)); }
+// Sixteen pairs (first, second).
+BG_INLINE I to_pairs(V first, V second) {
+  const I order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return _mm512_permutexvar_epi16(order, to_bf16(first, second));
+}
+BG_INLINE V some(const float* p, int64_t n) { return n >= 16 ? load(p) : n > 0 ? load_first(p, n) : splat(0.0f); }
+
+// 2^x for x ≤ 0, relative error below 2^−13: x = n + r with n = ⌊x⌋, a polynomial of degree 3 in r. 0 for −∞.
+BG_INLINE V exp2_short(V x) {
+  const V r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF);
+  V p = splat(7.80245227e-2f);
+  p = madd(p, r, splat(2.26067155e-1f));
+  p = madd(p, r, splat(6.95833541e-1f));
+  p = madd(p, r, splat(9.99925219e-1f));
+  return _mm512_scalef_ps(p, x);
+}
+
+// z of 32 keys × N vectors of rows: tiles (N, key/16) of z, `z_step` floats from one vector to the next. k (2, depth), q (N, depth) tiles.
+template <int N>
+__attribute__((noinline)) void tile_dots(float* z, int64_t z_step, const float* k, const float* q, int64_t depth) {
+  settle();
+  _tile_zero(0);
+  _tile_zero(2);
+  if constexpr (N == 2) {
+    _tile_zero(1);
+    _tile_zero(3);
+  }
+  for (int64_t c = 0; c < depth; ++c) {
+    _tile_loadd(4, k + c * kTile, 64);
+    _tile_loadd(6, q + c * kTile, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(5, k + (depth + c) * kTile, 64);
+    _tile_dpbf16ps(2, 5, 6);
+    if constexpr (N == 2) {
+      _tile_loadd(7, q + (depth + c) * kTile, 64);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+  _tile_stored(0, z, 64);
+  _tile_stored(2, z + kTile, 64);
+  if constexpr (N == 2) {
+    _tile_stored(1, z + z_step, 64);
+    _tile_stored(3, z + z_step + kTile, 64);
+  }
+  settle();
+}
+
+// o of M·16 columns × N vectors of rows += Vᵀ·Pᵀ over `chunks` of 32 keys. v (M, kTileChunks), p (N, kTileChunks) tiles.
+constexpr int64_t kTileBlock = 128, kTileChunks = kTileBlock / 32;  // keys of a block
+template <int M, int N>
+__attribute__((noinline)) void tile_values(float* o, int64_t o_step, const float* v, const float* p, int64_t chunks) {
+  settle();
+  _tile_loadd(0, o, 64);
+  if constexpr (M == 2) _tile_loadd(2, o + kTile, 64);
+  if constexpr (N == 2) _tile_loadd(1, o + o_step, 64);
+  if constexpr (M == 2 && N == 2) _tile_loadd(3, o + o_step + kTile, 64);
+  for (int64_t c = 0; c < chunks; ++c) {
+    _tile_loadd(4, v + c * kTile, 64);
+    _tile_loadd(6, p + c * kTile, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    if constexpr (N == 2) {
+      _tile_loadd(7, p + (kTileChunks + c) * kTile, 64);
+      _tile_dpbf16ps(1, 4, 7);
+    }
+    if constexpr (M == 2) {
+      _tile_loadd(5, v + (kTileChunks + c) * kTile, 64);
+      _tile_dpbf16ps(2, 5, 6);
+      if constexpr (N == 2) _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+  _tile_stored(0, o, 64);
+  if constexpr (M == 2) _tile_stored(2, o + kTile, 64);
+  if constexpr (N == 2) _tile_stored(1, o + o_step, 64);
+  if constexpr (M == 2 && N == 2) _tile_stored(3, o + o_step + kTile, 64);
+  settle();
+}
+
+// z (kTileBlock, 16) of one vector of rows → p in pairs of keys, for `chunks` of 32 keys; the state's m and l, and its sums times e^(m − m').
+__attribute__((noinline)) void tile_soften(float* z, I* p, float* state, int64_t d, float scale, const Sight& sight, const float* limits, int64_t chunks) {
+  const V none = splat(-INFINITY);
+  for (int64_t s = sight.all; s < sight.any; ++s) store(z + 16 * s, where_less(splat(float(s)), load(limits), load(z + 16 * s), none));
+  for (int64_t s = sight.any; s < 32 * chunks; ++s) store(z + 16 * s, none);
+  V most[4] = {none, none, none, none};
+  for (int64_t s = 0; s < 32 * chunks; s += 4) {
+    BG_UNROLL for (int i = 0; i < 4; ++i) most[i] = max(load(z + 16 * (s + i)), most[i]);
+  }
+  const V m = load(largest_of(state, d));
+  const V larger = max(mul(max(max(most[0], most[1]), max(most[2], most[3])), splat(scale)), m), f = factor(m, larger);
+  store(largest_of(state, d), larger);
+  constexpr float kLog2e = 1.44269504f;
+  const V by = splat(scale * kLog2e), minus = where_less(none, larger, mul(larger, splat(-kLog2e)), splat(0.0f));  // rows that see none of the keys: −∞ − 0
+  V sum[4] = {splat(0.0f), splat(0.0f), splat(0.0f), splat(0.0f)};
+  for (int64_t s = 0; s < 32 * chunks; s += 4) {
+    V e[4];
+    BG_UNROLL for (int i = 0; i < 4; ++i) {
+      e[i] = exp2_short(madd(load(z + 16 * (s + i)), by, minus));
+      sum[i] = add(sum[i], e[i]);
+    }
+    store_i(p + s / 2, to_pairs(e[0], e[1]));
+    store_i(p + s / 2 + 1, to_pairs(e[2], e[3]));
+  }
+  float* l = total_of(state, d);
+  store(l, madd(load(l), f, add(add(sum[0], sum[1]), add(sum[2], sum[3]))));
+  if (_mm512_cmp_ps_mask(f, splat(1.0f), _CMP_NEQ_UQ) == 0) return;
+  for (float* o = state; o < largest_of(state, d); o += 16) store(o, mul(load(o), f));
+}
+
+struct TilePath {
+  static constexpr int64_t kBlock = kTileBlock, kGroup = 32;
+  static constexpr int64_t kKeys = kBlock * kHeadDimMax / 2;                                // floats that hold them in bf16
+  static constexpr int64_t kZ = kGroup * kBlock, kP = kZ / 2, kRows = 2 * 32 * kHeadDimMax;  // scores, weights, some rows as floats
+  static constexpr int64_t kScratch = kZ + kP + kRows + 2 * kKeys;
+
+  struct Keys {
+    const float *k, *v;  // tiles: k (keys/16, ⌈d/32⌉), v (⌈d/16⌉, kTileChunks)
+  };
+
+  static int64_t depth(int64_t d) { return (d + 31) / 32; }
+  static int64_t query_floats(int64_t d) { return depth(d) * kTile; }
+
+  // ⌈d/32⌉ tiles.
+  static void pack_queries(float* to, const AttendRow* rows, int64_t count, int64_t d) {
+    for (int64_t j = 0; j < d; j += 32, to += kTile) {
+      I r[16];
+      BG_UNROLL for (int i = 0; i < 16; ++i) r[i] = i < count ? to_bf16(some(rows[i].q + j, d - j), some(rows[i].q + j + 16, d - j - 16)) : zero_i();
+      transpose(r);
+      BG_UNROLL for (int i = 0; i < 16; ++i) store_i(to + 16 * i, r[i]);
+    }
+  }
+
+  // Row s of `from` as floats: where it lies, or in `spare`.
+  static const float* row_of(float* spare, Type type, const void* from, size_t stride, int64_t s, int64_t d) {
+    const char* row = static_cast<const char*>(from) + size_t(s) * stride;
+    if (type == Type::f32) return reinterpret_cast<const float*>(row);
+    floats_of(spare, type, row, d);
+    return spare;
+  }
+
+  static Keys keys_of(const AttendArgs& a, int64_t s0, int64_t count, bool, float* scratch) {
+    float *rows = scratch + kZ + kP, *k = rows + kRows, *v = k + kKeys;
+    const int64_t d = a.d, deep = depth(d);
+    for (int64_t s = 0; s < (count + 31) / 32 * 32; ++s) {
+      float* to = k + s / 16 * deep * kTile + s % 16 * 16;
+      fetch(a.k, a.k_stride, s0 + s + kAhead, a.type, d);
+      const float* from = s < count ? row_of(rows, a.type, a.k, a.k_stride, s0 + s, d) : nullptr;
+      for (int64_t j = 0; j < d; j += 32, to += kTile) store_i(to, s < count ? to_bf16(some(from + j, d - j), some(from + j + 16, d - j - 16)) : zero_i());
+    }
+    for (int64_t c = 0; 32 * c < count; ++c) {
+      const float* from[32];
+      for (int64_t s = 0; s < 32; ++s) fetch(a.v, a.v_stride, s0 + 32 * c + s + kAhead, a.type, d);
+      for (int64_t s = 0; s < 32; ++s) from[s] = 32 * c + s < count ? row_of(rows + s * kHeadDimMax, a.type, a.v, a.v_stride, s0 + 32 * c + s, d) : nullptr;
+      for (int64_t j = 0; j < d; j += 16) {
+        I r[16];
+        BG_UNROLL for (int i = 0; i < 16; ++i) {
+          const float *first = from[2 * i], *second = from[2 * i + 1];
+          r[i] = to_pairs(first != nullptr ? some(first + j, d - j) : splat(0.0f), second != nullptr ? some(second + j, d - j) : splat(0.0f));
+        }
+        transpose(r);
+        BG_UNROLL for (int i = 0; i < 16; ++i) store_i(v + (j / 16 * kTileChunks + c) * kTile + 16 * i, r[i]);
+      }
+    }
+    return {k, v};
+  }
+
+  static void block(float* states, const AttendArgs& a, const float* queries, int64_t count, const Keys& keys, const Sight& sight, float* scratch) {
+    if (count <= 16) return vectors<1>(states, a, queries, keys, sight, scratch);
+    vectors<2>(states, a, queries, keys, sight, scratch);
+  }
+
+  template <int N>
+  static void vectors(float* states, const AttendArgs& a, const float* queries, const Keys& keys, const Sight& sight, float* z) {
+    const int64_t d = a.d, step = attend_state(d), deep = depth(d), chunks = (sight.any + 31) / 32;
+    float* p = z + kZ;
+    for (int64_t c = 0; c < chunks; ++c) tile_dots<N>(z + 2 * c * kTile, 16 * kBlock, keys.k + 2 * c * deep * kTile, queries, deep);
+    for (int n = 0; n < N; ++n)
+      tile_soften(z + n * 16 * kBlock, reinterpret_cast<I*>(p + n * 8 * kBlock), states + n * step, d, a.scale, sight, sight.limits + 16 * n, chunks);
+    int64_t j = 0;
+    for (; j + 16 < d; j += 32) tile_values<2, N>(states + 16 * j, step, keys.v + j / 16 * kTileChunks * kTile, p, chunks);
+    if (j < d) tile_values<1, N>(states + 16 * j, step, keys.v + j / 16 * kTileChunks * kTile, p, chunks);
+  }
+};
+static_assert((TilePath::kScratch + kAttendRows * kHeadDimMax / 2) * sizeof(float) + kAttendStates <= kAttendScratch);
+
+void sums_of_tiles(float* states, const AttendArgs& a, const AttendRow* rows, int64_t count, int64_t first, int64_t last, char* scratch) {
+  _tile_loadconfig(&kAllTiles);
+  walk<TilePath>(states, a, rows, count, first, last, reinterpret_cast<float*>(scratch));
+  _tile_release();
+}
+
+}  // namespace
+}  // namespace bg::cpu::BG_ISA
