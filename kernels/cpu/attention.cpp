@@ -1,6 +1,6 @@
 // Attention, cut into (kv head, some query rows). The query heads that share a kv head are rows side by side, so that one token with grouped queries still
-// reads each key once. Where that gives too few parts for the threads, as one token does, the spans of keys are shared out too and joined afterwards, in the
-// order in which one thread would have joined them: the same bits.
+// reads each key once. Calls that share keys read a packed copy of them. Where there are too few parts for the threads, as with one token, the spans of keys are
+// shared out too and joined afterwards, in the order in which one thread would have joined them: the same bits.
 #include <cmath>
 #include <mutex>
 
@@ -19,7 +19,7 @@ int64_t attend_rows(const Context& c, int64_t heads, int64_t rows) {
 
 AttendArgs attend_args(const Context& c, const Tensor& k, const Tensor& v, int64_t first, int64_t step, int64_t head, int64_t d) {
   const Tensor keys = k.row_range(first, 0).col_range(head * d, d), values = v.row_range(first, 0).col_range(head * d, d);
-  return {keys.data, values.data, stored_bytes(k.type, step * k.stride), stored_bytes(v.type, step * v.stride), k.type, c.precision, d, float(1 / std::sqrt(double(d))), 0};
+  return {keys.data, values.data, stored_bytes(k.type, step * k.stride), stored_bytes(v.type, step * v.stride), k.type, c.precision, d, float(1 / std::sqrt(double(d))), 0, nullptr};
 }
 
 namespace {
@@ -41,17 +41,42 @@ void attend(const Context& c, const AttendArgs& args, const AttendRow* rows, int
 
 int64_t spans_of(int64_t keys) { return divide_up(keys, kSpanKeys); }
 
+// body(head, part, args, thread) for each of `heads` sets of keys and each of `parts` sets of rows that share them. Where several calls share keys, these are
+// packed first, for as many heads at a time as there is room for. args_of(head): without `packed`.
+template <class ArgsOf, class Body>
+void share_keys(const Context& c, int64_t heads, int64_t parts, int64_t keys, const ArgsOf& args_of, const Body& body) {
+  if (heads == 0) return;
+  const int64_t spans = spans_of(keys), span = c.isa.attention->packed_floats(args_of(0)), each = spans * span;
+  int64_t room = int64_t(kPackedBytes / sizeof(float)) / each;
+  if (parts == 1 || room == 0) {
+    c.threads.run(heads * parts, [&](int64_t unit, int thread) { body(unit % heads, unit / heads, args_of(unit % heads), thread); });
+    return;
+  }
+  room = divide_up(heads, divide_up(heads, room));  // alike
+  const std::lock_guard<std::mutex> turn(c.packed_turn);
+  auto* packed = reinterpret_cast<float*>(c.packed);
+  for (int64_t first = 0; first < heads; first += room) {
+    const int64_t count = heads - first < room ? heads - first : room;
+    c.threads.run(count * spans, [&](int64_t unit, int) { c.isa.attention->pack(packed + unit * span, args_of(first + unit / spans), unit % spans, keys); });
+    c.threads.run(count * parts, [&](int64_t unit, int thread) {
+      AttendArgs args = args_of(first + unit % count);
+      args.packed = packed + unit % count * each;
+      body(first + unit % count, unit / count, args, thread);
+    });
+  }
+}
+
 }  // namespace
 
 void attention_frames(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t frame) {
   if (q.rows == 0) return;
   const int64_t d = q.cols / heads, frames = q.rows / frame, each = attend_rows(c, frames * heads, frame), per_head = divide_up(frame, each);
-  c.threads.run(frames * heads * per_head, [&](int64_t unit, int thread) {
-    const int64_t r0 = unit % per_head * each, r1 = frame - r0 < each ? frame : r0 + each;
-    const int64_t head = unit / per_head % heads, t0 = unit / per_head / heads * frame;
+  const auto args_of = [&](int64_t unit) { return attend_args(c, k, v, unit / heads * frame, 1, unit % heads, d); };
+  share_keys(c, frames * heads, per_head, frame, args_of, [&](int64_t unit, int64_t part, const AttendArgs& args, int thread) {
+    const int64_t r0 = part * each, r1 = frame - r0 < each ? frame : r0 + each, t0 = unit / heads * frame;
     AttendRow rows[kAttendRows];
-    fill(rows, o, q, t0, head * d, d, 1, r0, r1, [&](int64_t) { return frame; });
-    attend(c, attend_args(c, k, v, t0, 1, head, d), rows, r1 - r0, spans_of(frame), thread);
+    fill(rows, o, q, t0, unit % heads * d, d, 1, r0, r1, [&](int64_t) { return frame; });
+    attend(c, args, rows, r1 - r0, spans_of(frame), thread);
   });
 }
 
@@ -81,13 +106,13 @@ void attention_causal(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, 
     });
     return;
   }
-  c.threads.run(kv_heads * per_head, [&](int64_t unit, int thread) {
-    // The longest rows first: the short ones fill the gaps at the end.
-    const int64_t part = per_head - 1 - unit / kv_heads, head = unit % kv_heads;
+  const auto args_of = [&](int64_t head) { return attend_args(c, k, v, 0, 1, head, d); };
+  share_keys(c, kv_heads, per_head, past + q.rows, args_of, [&](int64_t head, int64_t unit, const AttendArgs& args, int thread) {
+    const int64_t part = per_head - 1 - unit;  // the longest rows first: the short ones fill the gaps at the end
     const int64_t r0 = part * each, r1 = rows - r0 < each ? rows : r0 + each;
     AttendRow block[kAttendRows];
     fill_rows(block, head, r0, r1);
-    attend(c, attend_args(c, k, v, 0, 1, head, d), block, r1 - r0, spans_of(keys((r1 - 1) / G)), thread);
+    attend(c, args, block, r1 - r0, spans_of(keys((r1 - 1) / G)), thread);
   });
 }
 

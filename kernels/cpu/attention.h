@@ -27,12 +27,16 @@ struct AttendArgs {
   int64_t d;
   float scale;
   int64_t zeros;                         // further keys that every row sees, before key 0: score 0, value 0
+  const float* packed;                   // what `pack` made of all spans, one after the other, for calls that share them; or nullptr
 };
 
 // What is known of sixteen rows after some keys, in lines of sixteen floats: Σ p·v (d lines and zeros up to a multiple of 16), the largest scaled score m, and
 // l = Σ p, with p = e^(z − m). The states of a call are sixteens one after the other; the last may be partly empty.
 static inline int64_t attend_state(int64_t d) { return 16 * ((d + 15) / 16 * 16 + 2); }  // floats
 struct AttentionIsa {
+  // Keys and values of one span as `sums` reads them: packed_floats for a whole span, at a multiple of 64 bytes.
+  int64_t (*packed_floats)(const AttendArgs& a);
+  void (*pack)(float* to, const AttendArgs& a, int64_t span, int64_t keys);  // keys: of the whole cache
   // The state of the rows after spans [first, last) alone. scratch: kAttendScratch bytes, 64-byte aligned.
   void (*sums)(float* states, const AttendArgs& a, const AttendRow* rows, int64_t count, int64_t first, int64_t last, char* scratch);
   // states of earlier spans ∪= one later span's.

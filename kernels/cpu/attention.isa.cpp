@@ -143,7 +143,7 @@ __attribute__((noinline)) void soften(float* z, float* states, int64_t d, float 
 
 struct FloatPath {
   static constexpr int64_t kBlock = kBlockKeys, kGroup = 16 * kVectors;
-  static constexpr int64_t kCopy = kBlock * kHeadDimMax, kScratch = kGroup * kBlock + 2 * kCopy;  // z, then copies of keys and values
+  static constexpr int64_t kScratch = kGroup * kBlock;  // z
 
   // `count` keys and their values, as floats. They lie far apart in memory, often a page each, so rows that share them take a copy.
   struct Keys {
@@ -164,19 +164,29 @@ struct FloatPath {
     }
   }
 
-  static Keys keys_of(const AttendArgs& a, int64_t s0, int64_t count, bool shared, float* scratch) {
-    if (a.type == Type::f32 && !shared) {
+  // Keys, then values.
+  static int64_t block_floats(int64_t d) { return 2 * kBlock * d; }
+  static void pack_block(float* k, const AttendArgs& a, int64_t s0, int64_t count) {
+    float* v = k + kBlock * a.d;
+    for (int64_t s = s0; s < s0 + count; ++s, k += a.d, v += a.d) {
+      fetch(a.k, a.k_stride, s + kAhead, a.type, a.d);
+      fetch(a.v, a.v_stride, s + kAhead, a.type, a.d);
+      floats_of(k, a.type, static_cast<const char*>(a.k) + size_t(s) * a.k_stride, a.d);
+      floats_of(v, a.type, static_cast<const char*>(a.v) + size_t(s) * a.v_stride, a.d);
+    }
+  }
+
+  static Keys keys_of(const AttendArgs& a, int64_t s0, int64_t count, bool shared, float* spare) {
+    const float* at = spare;
+    if (a.packed != nullptr) {
+      at = a.packed + s0 / kBlock * block_floats(a.d);
+    } else if (a.type == Type::f32 && !shared) {
       const auto k_stride = int64_t(a.k_stride / sizeof(float)), v_stride = int64_t(a.v_stride / sizeof(float));
       return {static_cast<const float*>(a.k) + s0 * k_stride, static_cast<const float*>(a.v) + s0 * v_stride, k_stride, v_stride};
+    } else {
+      pack_block(spare, a, s0, count);
     }
-    float *k = scratch + kGroup * kBlock, *v = k + kCopy;
-    for (int64_t s = 0; s < count; ++s) {
-      fetch(a.k, a.k_stride, s0 + s + kAhead, a.type, a.d);
-      fetch(a.v, a.v_stride, s0 + s + kAhead, a.type, a.d);
-      floats_of(k + s * a.d, a.type, static_cast<const char*>(a.k) + size_t(s0 + s) * a.k_stride, a.d);
-      floats_of(v + s * a.d, a.type, static_cast<const char*>(a.v) + size_t(s0 + s) * a.v_stride, a.d);
-    }
-    return {k, v, a.d, a.d};
+    return {at, at + kBlock * a.d, a.d, a.d};
   }
 
   static void block(float* states, const AttendArgs& a, const float* queries, [[maybe_unused]] int64_t count, const Keys& keys, const Sight& sight, float* z) {
@@ -208,7 +218,21 @@ struct FloatPath {
     some_values<kTileKeys - 1, N>(d - j, states + 16 * j, step, z, f, keys.v + j, keys.v_stride, sight);
   }
 };
-static_assert((FloatPath::kScratch + kAttendRows * kHeadDimMax) * sizeof(float) + kAttendStates <= kAttendScratch);
+static_assert((FloatPath::kScratch + kAttendRows * kHeadDimMax + 2 * FloatPath::kBlock * kHeadDimMax) * sizeof(float) + kAttendStates <= kAttendScratch);
+
+int64_t packed_floats(const AttendArgs& a) {
+#if BG_AMX
+  if (a.precision == Precision::fast) return kSpanKeys / TilePath::kBlock * TilePath::block_floats(a.d);
+#endif
+  return kSpanKeys / FloatPath::kBlock * FloatPath::block_floats(a.d);
+}
+
+void pack(float* to, const AttendArgs& a, int64_t span, int64_t keys) {
+#if BG_AMX
+  if (a.precision == Precision::fast) return pack_span<TilePath>(to, a, span, keys);
+#endif
+  pack_span<FloatPath>(to, a, span, keys);
+}
 
 void sums(float* states, const AttendArgs& a, const AttendRow* rows, int64_t count, int64_t first, int64_t last, char* scratch) {
 #if BG_AMX
@@ -219,6 +243,6 @@ void sums(float* states, const AttendArgs& a, const AttendRow* rows, int64_t cou
 
 }  // namespace
 
-const AttentionIsa attention = {sums, join, finish};
+const AttentionIsa attention = {packed_floats, pack, sums, join, finish};
 
 }  // namespace bg::cpu::BG_ISA

@@ -47,7 +47,7 @@ Sight sight_of(const AttendRow* rows, const Group& g, int64_t s0, int64_t block)
 
 // The first `lines` of sixteen lines of 16 floats change places with their columns; what the others hold goes anywhere.
 #if BG_AVX512
-void transpose(I r[16]) {
+BG_INLINE void transpose(I* r) {
   I t[16];
   BG_UNROLL for (int i = 0; i < 8; ++i) {
     t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
@@ -172,12 +172,18 @@ void floats_of(float* to, Type type, const char* from, int64_t d) {
 
 // ---- the walk -----------------------------------------------------------------------------------------------------------------------------
 
-// Path: kBlock keys of a block, kGroup rows of a group; query_floats(d) of sixteen packed rows, pack_queries; keys_of a block, made once for all groups;
-// block: one group. Scratch, in floats: Path::kScratch, the packed queries, the states of a span.
+// Path: kBlock keys of a block, kGroup rows of a group; query_floats(d) of sixteen packed rows, pack_queries; block_floats(d) of a packed block, pack_block;
+// block: one group. Scratch, in floats: Path::kScratch, the packed queries, the states of a span, a packed block.
+template <class Path>
+void pack_span(float* to, const AttendArgs& a, int64_t span, int64_t keys) {
+  const int64_t end = least((span + 1) * kSpanKeys, keys);
+  for (int64_t s0 = span * kSpanKeys; s0 < end; s0 += Path::kBlock, to += Path::block_floats(a.d)) Path::pack_block(to, a, s0, least(Path::kBlock, end - s0));
+}
+
 template <class Path>
 void walk(float* states, const AttendArgs& a, const AttendRow* rows, int64_t count, int64_t first, int64_t last, float* scratch) {
   const int64_t d = a.d, vectors = sixteens(count), step = attend_state(d), q_step = Path::query_floats(d);
-  float *queries = scratch + Path::kScratch, *span = queries + vectors * q_step;
+  float *queries = scratch + Path::kScratch, *span = queries + vectors * q_step, *spare = span + vectors * step;
   for (int64_t n = 0; n < vectors; ++n) Path::pack_queries(queries + n * q_step, rows + 16 * n, least(16, count - 16 * n), d);
   Group groups[kAttendRows / 16];
   int64_t n_groups = 0, most = 0;
@@ -191,7 +197,7 @@ void walk(float* states, const AttendArgs& a, const AttendRow* rows, int64_t cou
     float* to = i == first ? states : span;
     for (int64_t n = 0; n < vectors; ++n) begin(to + n * step, d, i == 0 ? a.zeros : 0);
     for (int64_t s0 = i * kSpanKeys; s0 < end; s0 += Path::kBlock) {
-      const auto keys = Path::keys_of(a, s0, least(Path::kBlock, end - s0), n_groups > 1, scratch);
+      const auto keys = Path::keys_of(a, s0, least(Path::kBlock, end - s0), n_groups > 1, spare);
       for (int64_t g = 0; g < n_groups; ++g) {
         const int64_t n = groups[g].row / 16;
         if (groups[g].most > s0) Path::block(to + n * step, a, queries + n * q_step, groups[g].count, keys, sight_of(rows, groups[g], s0, Path::kBlock), scratch);

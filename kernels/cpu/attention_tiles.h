@@ -133,9 +133,7 @@ __attribute__((noinline)) void tile_soften(float* z, I* p, float* state, int64_t
 
 struct TilePath {
   static constexpr int64_t kBlock = kTileBlock, kGroup = 32;
-  static constexpr int64_t kKeys = kBlock * kHeadDimMax / 2;                                // floats that hold them in bf16
-  static constexpr int64_t kZ = kGroup * kBlock, kP = kZ / 2, kRows = 2 * 32 * kHeadDimMax;  // scores, weights, some rows as floats
-  static constexpr int64_t kScratch = kZ + kP + kRows + 2 * kKeys;
+  static constexpr int64_t kZ = kGroup * kBlock, kScratch = kZ + kZ / 2;  // scores, weights in bf16
 
   struct Keys {
     const float *k, *v;  // tiles: k (keys/16, ⌈d/32⌉), v (⌈d/16⌉, kTileChunks)
@@ -162,9 +160,12 @@ struct TilePath {
     return spare;
   }
 
-  static Keys keys_of(const AttendArgs& a, int64_t s0, int64_t count, bool, float* scratch) {
-    float *rows = scratch + kZ + kP, *k = rows + kRows, *v = k + kKeys;
+  static int64_t key_floats(int64_t d) { return kBlock / 16 * depth(d) * kTile; }
+  static int64_t block_floats(int64_t d) { return key_floats(d) + (d + 15) / 16 * kTileChunks * kTile; }
+
+  static void pack_block(float* k, const AttendArgs& a, int64_t s0, int64_t count) {
     const int64_t d = a.d, deep = depth(d);
+    float *v = k + key_floats(d), rows[32 * kHeadDimMax];
     for (int64_t s = 0; s < (count + 31) / 32 * 32; ++s) {
       float* to = k + s / 16 * deep * kTile + s % 16 * 16;
       fetch(a.k, a.k_stride, s0 + s + kAhead, a.type, d);
@@ -185,7 +186,12 @@ struct TilePath {
         BG_UNROLL for (int i = 0; i < 16; ++i) store_i(v + (j / 16 * kTileChunks + c) * kTile + 16 * i, r[i]);
       }
     }
-    return {k, v};
+  }
+
+  static Keys keys_of(const AttendArgs& a, int64_t s0, int64_t count, bool, float* spare) {
+    if (a.packed == nullptr) pack_block(spare, a, s0, count);
+    const float* at = a.packed != nullptr ? a.packed + s0 / kBlock * block_floats(a.d) : spare;
+    return {at, at + key_floats(a.d)};
   }
 
   static void block(float* states, const AttendArgs& a, const float* queries, int64_t count, const Keys& keys, const Sight& sight, float* scratch) {
@@ -205,7 +211,7 @@ struct TilePath {
     if (j < d) tile_values<1, N>(states + 16 * j, step, keys.v + j / 16 * kTileChunks * kTile, p, chunks);
   }
 };
-static_assert((TilePath::kScratch + kAttendRows * kHeadDimMax / 2) * sizeof(float) + kAttendStates <= kAttendScratch);
+static_assert((TilePath::kScratch + kAttendRows * kHeadDimMax / 2 + TilePath::kBlock * kHeadDimMax) * sizeof(float) + kAttendStates <= kAttendScratch);
 
 void sums_of_tiles(float* states, const AttendArgs& a, const AttendRow* rows, int64_t count, int64_t first, int64_t last, char* scratch) {
   _tile_loadconfig(&kAllTiles);
