@@ -99,6 +99,11 @@ inline std::vector<Backend> backends_of(bg::Precision precision) {
   return list;
 }
 
+inline std::vector<Backend>& fast_backends() {
+  static std::vector<Backend> all = backends_of(bg::Precision::fast);
+  return all;
+}
+
 inline std::vector<Backend>& backends() {
   static std::vector<Backend> all = backends_of(bg::Precision::float32);
   static bool said = false;
@@ -118,7 +123,8 @@ std::vector<Tensor> tensors(std::vector<Mat<T>>& list) {
   return out;
 }
 
-inline void check_operation(const std::string& what, const Mat<float>& y0, const std::vector<Mat<float>>& in, const Run& run, const Bound& bound) {
+inline void check_operation(const std::string& what, const Mat<float>& y0, const std::vector<Mat<float>>& in, const Run& run, const Bound& bound,
+                            std::vector<Backend>& list = backends()) {
   Mat<double> exact = widen(y0);
   std::vector<Mat<double>> in64;
   for (const Mat<float>& m : in) in64.push_back(widen(m));
@@ -130,7 +136,7 @@ inline void check_operation(const std::string& what, const Mat<float>& y0, const
 
   std::string isa;
   Mat<float> first(0, 0);
-  for (const Backend& b : backends()) {
+  for (const Backend& b : list) {
     Mat<float> y = y0;
     std::vector<Mat<float>> copies = in;
     run(*b.ops, y.tensor(), tensors(copies));

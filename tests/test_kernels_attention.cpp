@@ -1,6 +1,8 @@
-// Both attentions: bound, odd head dims, frames, grouped queries, splits of a prompt, keys that may not be seen.
+// Both attentions: bound in both precisions, odd head dims, frames, grouped queries, splits of a prompt, keys that may not be seen, caches of every type.
 #include <algorithm>
 #include <array>
+
+#include "kernels/half.h"
 
 #include "tests/kernels_support.h"
 
@@ -8,8 +10,10 @@ using namespace kernels_test;
 
 namespace {
 
-// The contract's bound of output element (t, column): u·(2·(d + 4)·A + 2·S + 16)·Σ_s p_s·|v_s| over keys [first, last).
-double attention_bound(const Mat<float>& q, const Mat<float>& k, const Mat<float>& v, int64_t t, int64_t q0, int64_t k0, int64_t j, int64_t d,
+constexpr double e = 0x1p-9;  // of bf16
+
+// The contract's bound of output element (t, column): u·(2·(d + 4)·A + 2·S + 16)·Σ_s p_s·|v_s| over keys [first, last), and what Precision::fast adds.
+double attention_bound(bool fast, const Mat<float>& q, const Mat<float>& k, const Mat<float>& v, int64_t t, int64_t q0, int64_t k0, int64_t j, int64_t d,
                        int64_t first, int64_t last) {
   double largest = 0, most = -1e300, total = 0, sum = 0;
   std::vector<double> z;
@@ -29,23 +33,51 @@ double attention_bound(const Mat<float>& q, const Mat<float>& k, const Mat<float
     total += p;
     sum += p * std::fabs(double(v.at(s, k0 + j)));
   }
-  return u * (2 * (double(d) + 4) * largest + 2 * double(last - first) + 16) * sum / total;
+  return (u * (2 * (double(d) + 4) * largest + 2 * double(last - first) + 16) + (fast ? 4 * e * largest + 2.25 * e : 0)) * sum / total;
 }
+
+std::vector<Backend>& backends_for(bool fast) { return fast ? fast_backends() : backends(); }
+
+// A cache as `copy` makes it from x, and the values that it holds.
+struct Cache {
+  std::vector<char> bytes;
+  Type type;
+  int64_t rows, cols, stride;
+
+  Cache(Ops& ops, Mat<float>& x, Type type_) : type(type_), rows(x.rows), cols(x.cols), stride(x.cols + bg::block_values(type_)) {
+    bytes.assign(bg::stored_bytes(type, rows * stride), char(0x7f));  // as numbers: infinities and NaN in the gaps
+    ops.copy(tensor(), x.tensor());
+  }
+  Tensor tensor() { return {bytes.data(), type, rows, cols, stride}; }
+  Mat<float> values() {
+    Mat<float> m(rows, cols);
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = 0; c < cols; ++c) {
+        const char* row = static_cast<const char*>(tensor().row_range(r, 1).data);
+        uint16_t h;
+        std::memcpy(&h, row + (type == Type::bf16 ? 2 * c : c / 32 * 34), 2);
+        m.at(r, c) = type == Type::bf16 ? bg::bf16_to_float(h) : bg::f16_to_float(h) * float(static_cast<signed char>(row[c / 32 * 34 + 2 + c % 32]));
+      }
+    return m;
+  }
+};
 
 }  // namespace
 
 TEST_CASE("attention_frames: within the bound") {
-  const std::vector<std::array<int64_t, 4>> cases = {
-      {1, 1, 1, 1}, {3, 2, 1, 4}, {17, 1, 3, 12}, {65, 2, 2, 20}, {64, 1, 1, 72}, {131, 1, 2, 72}, {30, 3, 2, 128}, {70, 1, 1, 256}};
+  const std::vector<std::array<int64_t, 4>> cases = {{1, 1, 1, 1},    {3, 2, 1, 8},   {17, 1, 3, 17},  {47, 3, 1, 40},  {65, 2, 2, 20},   {64, 1, 1, 72},
+                                                     {131, 1, 2, 72}, {30, 3, 2, 128}, {70, 1, 1, 256}, {130, 1, 1, 64}, {515, 1, 1, 24}, {390, 2, 1, 33}};
   for (const auto& [frame, frames, heads, d] : cases) {
-    for (const float scale : {1.0f, 4.0f}) {
+    for (const bool fast : {false, true}) {
+      const float scale = frame % 2 == 0 ? 1.0f : fast ? 2.0f : 4.0f;
       const int64_t T = frame * frames, D = heads * d;
       const Mat<float> q = random(T, D, scale, 1), k = random(T, D, 1, 2), v = random(T, D), empty(T, D, 5);
       check_operation("attention_frames d " + std::to_string(d), empty, {q, k, v},
                       [&, n = heads, f = frame](Ops& o, Tensor y, const std::vector<Tensor>& in) { o.attention_frames(y, in[0], in[1], in[2], n, f); },
-                      [&, f = frame, w = d](int64_t t, int64_t c, double) {
-                        return attention_bound(q, k, v, t, c / w * w, c / w * w, c % w, w, t / f * f, t / f * f + f);
-                      });
+                      [&, f = frame, w = d, fast = fast](int64_t t, int64_t c, double) {
+                        return attention_bound(fast, q, k, v, t, c / w * w, c / w * w, c % w, w, t / f * f, t / f * f + f);
+                      },
+                      backends_for(fast));
     }
   }
 }
@@ -53,37 +85,91 @@ TEST_CASE("attention_frames: within the bound") {
 TEST_CASE("attention_causal: within the bound, with grouped queries and a past") {
   struct Case { int64_t T, past, heads, kv_heads, d; };
   for (const Case a : {Case{1, 0, 1, 1, 8}, Case{1, 130, 4, 1, 16}, Case{7, 0, 6, 2, 12}, Case{7, 60, 6, 2, 20}, Case{67, 3, 4, 4, 72},
-                       Case{3, 61, 8, 2, 128}, Case{130, 1, 2, 1, 24}}) {
+                       Case{3, 61, 8, 2, 128}, Case{130, 1, 2, 1, 24}, Case{1, 1290, 4, 1, 64}, Case{47, 500, 2, 2, 17}, Case{17, 0, 1, 1, 256}}) {
+    for (const bool fast : {false, true}) {
     const int64_t S = a.past + a.T;
     const Mat<float> q = random(a.T, a.heads * a.d, 2), k = random(S, a.kv_heads * a.d), v = random(S, a.kv_heads * a.d), empty(a.T, a.heads * a.d);
     check_operation("attention_causal d " + std::to_string(a.d), empty, {q, k, v},
                     [&](Ops& o, Tensor y, const std::vector<Tensor>& in) { o.attention_causal(y, in[0], in[1], in[2], a.heads, a.kv_heads, a.past); },
                     [&](int64_t t, int64_t c, double) {
                       const int64_t h = c / a.d, kv = h / (a.heads / a.kv_heads);
-                      return attention_bound(q, k, v, t, h * a.d, kv * a.d, c % a.d, a.d, 0, a.past + t + 1);
-                    });
+                      return attention_bound(fast, q, k, v, t, h * a.d, kv * a.d, c % a.d, a.d, 0, a.past + t + 1);
+                    },
+                    backends_for(fast));
+    }
   }
 }
 
-TEST_CASE("attention_causal: the same bits in one call, three calls or token by token") {
-  for (const int64_t d : {20, 64}) {
-    const int64_t T = 143, heads = 6, kv_heads = 2;
+TEST_CASE("attention_causal: the same bits in one call, three calls or token by token, for any cache and number of threads") {
+  for (const auto& [type, d] : std::vector<std::pair<Type, int64_t>>{{Type::f32, 20}, {Type::f32, 64}, {Type::bf16, 20}, {Type::q8_0, 32}}) {
+    const int64_t T = d == 64 ? 700 : 143, heads = 6, kv_heads = 2;
     Mat<float> q = random(T, heads * d), k = random(T, kv_heads * d), v = random(T, kv_heads * d);
-    for (const Backend& b : backends()) {
-      Mat<float> whole(T, heads * d);
-      b.ops->attention_causal(whole.tensor(), q.tensor(), k.tensor(), v.tensor(), heads, kv_heads, 0);
-      for (const std::vector<int64_t>& cuts : {std::vector<int64_t>{50, 14, 79}, std::vector<int64_t>(size_t(T), 1)}) {
-        if (cuts.size() > 3 && b.label == "ref") continue;
-        Mat<float> parts(T, heads * d);
-        int64_t t = 0;
-        for (const int64_t n : cuts) {
-          b.ops->attention_causal(parts.tensor().row_range(t, n), q.tensor().row_range(t, n), k.tensor().row_range(0, t + n),
-                                  v.tensor().row_range(0, t + n), heads, kv_heads, t);
-          t += n;
+    for (const bool fast : {false, true}) {
+      std::string isa;
+      Mat<float> first(0, 0);
+      for (const Backend& b : backends_for(fast)) {
+        if (b.label == "ref" && T > 500) continue;  // time
+        Cache kc(*b.ops, k, type == Type::f32 ? Type::bf16 : type), vc(*b.ops, v, kc.type);
+        const Tensor keys = type == Type::f32 ? k.tensor() : kc.tensor(), values = type == Type::f32 ? v.tensor() : vc.tensor();
+        Mat<float> whole(T, heads * d);
+        b.ops->attention_causal(whole.tensor(), q.tensor(), keys, values, heads, kv_heads, 0);
+        if (isa != b.ops->name()) first = whole;
+        isa = b.ops->name();
+        CHECK_MESSAGE(whole.same_bits(first), b.label << " differs from one thread");
+        for (const std::vector<int64_t>& cuts : {std::vector<int64_t>{50, 14, T - 64}, std::vector<int64_t>(size_t(T), 1)}) {
+          if (cuts.size() > 3 && b.label == "ref") continue;
+          Mat<float> parts(T, heads * d);
+          int64_t t = 0;
+          for (const int64_t n : cuts) {
+            b.ops->attention_causal(parts.tensor().row_range(t, n), q.tensor().row_range(t, n), keys.row_range(0, t + n), values.row_range(0, t + n), heads, kv_heads, t);
+            t += n;
+          }
+          CHECK_MESSAGE(whole.same_bits(parts), b.label);
         }
-        CHECK_MESSAGE(whole.same_bits(parts), b.label);
       }
     }
+  }
+}
+
+TEST_CASE("attention_causal: caches of bf16 and q8_0, within the bound on the values that they hold") {
+  const int64_t T = 70, past = 61, heads = 4, kv_heads = 2;
+  for (const auto& [type, d] : std::vector<std::pair<Type, int64_t>>{{Type::bf16, 17}, {Type::bf16, 64}, {Type::q8_0, 32}, {Type::q8_0, 128}}) {
+    Mat<float> q = random(T, heads * d), k = random(past + T, kv_heads * d), v = random(past + T, kv_heads * d);
+    Cache kc(*backends()[0].ops, k, type), vc(*backends()[0].ops, v, type);
+    const Mat<float> keys = kc.values(), values = vc.values();
+    for (const Backend& b : backends()) {
+      const Cache again(*b.ops, k, type);
+      CHECK_MESSAGE(again.bytes == kc.bytes, b.label << " copies differently");
+    }
+    for (const bool fast : {false, true}) {
+      check_operation(std::string("attention_causal, cache of ") + bg::type_name(type), Mat<float>(T, heads * d), {q},
+                      [&](Ops& o, Tensor y, const std::vector<Tensor>& in) { o.attention_causal(y, in[0], kc.tensor(), vc.tensor(), heads, kv_heads, past); },
+                      [&, d = d](int64_t t, int64_t c, double) {
+                        const int64_t h = c / d;
+                        return attention_bound(fast, q, keys, values, t, h * d, h / 2 * d, c % d, d, 0, past + t + 1);
+                      },
+                      backends_for(fast));
+    }
+  }
+}
+
+TEST_CASE("copy into a cache: the nearest value, ties, small and large blocks, NaN") {
+  Mat<float> x(4, 32);
+  for (int64_t c = 0; c < 32; ++c) {
+    x.at(0, c) = std::ldexp(1.0f + float(c) * 0x1p-8f, int(c) - 16);  // halves between two bf16: to the even one
+    x.at(1, c) = 0x1p-30f;                                           // d is 0
+    x.at(2, c) = 1e-4f * float(c - 20);
+    x.at(3, c) = float(c);
+  }
+  x.at(3, 7) = NAN;
+  Cache half(*backends()[0].ops, x, Type::bf16), q8(*backends()[0].ops, x, Type::q8_0);
+  const Mat<float> h = half.values(), q = q8.values();
+  for (int64_t c = 0; c < 32; ++c) {
+    CHECK(h.at(0, c) == std::ldexp(1.0f + std::nearbyint(float(c) / 2) * 0x1p-7f, int(c) - 16));
+    CHECK(q.at(1, c) == 0);
+    CHECK(std::fabs(q.at(2, c) - x.at(2, c)) <= 2e-3f / 127);  // half a step and the rounding of d
+    CHECK(std::isnan(q.at(3, c)));
+    CHECK(std::isnan(h.at(3, c)) == (c == 7));
   }
 }
 

@@ -30,13 +30,13 @@ BG_INLINE I to_pairs(V first, V second) {
 }
 BG_INLINE V some(const float* p, int64_t n) { return n >= 16 ? load(p) : n > 0 ? load_first(p, n) : splat(0.0f); }
 
-// 2^x for x ≤ 0, relative error below 2^−13: x = n + r with n = ⌊x⌋, a polynomial of degree 3 in r. 0 for −∞.
+// 2^x for x ≤ 0, relative error below 2^−13: x = n + r with n = ⌊x⌋, a polynomial of degree 3 in r. 1 for 0, 0 for −∞.
 BG_INLINE V exp2_short(V x) {
   const V r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF);
-  V p = splat(7.80245227e-2f);
-  p = madd(p, r, splat(2.26067155e-1f));
-  p = madd(p, r, splat(6.95833541e-1f));
-  p = madd(p, r, splat(9.99925219e-1f));
+  V p = splat(7.7067042e-2f);
+  p = madd(p, r, splat(2.27644991e-1f));
+  p = madd(p, r, splat(6.95116786e-1f));
+  p = madd(p, r, splat(1.0f));
   return _mm512_scalef_ps(p, x);
 }
 
