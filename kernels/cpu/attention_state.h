@@ -198,8 +198,13 @@ void walk(float* states, const AttendArgs& a, const AttendRow* rows, int64_t cou
     for (int64_t n = 0; n < vectors; ++n) begin(to + n * step, d, i == 0 ? a.zeros : 0);
     for (int64_t s0 = i * kSpanKeys; s0 < end; s0 += Path::kBlock) {
       const auto keys = Path::keys_of(a, s0, least(Path::kBlock, end - s0), n_groups > 1, spare);
+      const int64_t floats = Path::block_floats(d);
+      const float* next = a.packed != nullptr ? a.packed + (s0 / Path::kBlock + 1) * floats : nullptr;
       for (int64_t g = 0; g < n_groups; ++g) {
         const int64_t n = groups[g].row / 16;
+        if (next != nullptr) {  // each group asks for its share of the next block
+          for (int64_t i = floats * g / n_groups; i < floats * (g + 1) / n_groups; i += 16) __builtin_prefetch(next + i, 0, 2);
+        }
         if (groups[g].most > s0) Path::block(to + n * step, a, queries + n * q_step, groups[g].count, keys, sight_of(rows, groups[g], s0, Path::kBlock), scratch);
       }
     }
