@@ -48,9 +48,13 @@ CLI := $(wildcard tools/*.cpp)
 BENCH := $(wildcard tools/bench/*.cpp)
 STAGE := $(wildcard tools/stage/*.cpp) tools/options.cpp tools/interrupt.cpp
 TESTS := $(wildcard tests/*.cpp)
+# The kernels' own tests and what they need beside kernels/: no library of the system.
+KERNEL_TESTS := tests/main.cpp tests/test_quantised.cpp $(wildcard tests/test_kernels_*.cpp) $(filter kernels/%,$(CORE)) \
+  $(addprefix loaders/,safetensors.cpp mapped_file.cpp cursor.cpp) $(addprefix weights_convert/,elements.cpp quantise.cpp)
 
 obj = $(patsubst %.cpp,$(B)/%.o,$(1))
-CORE_OBJ := $(call obj,$(CORE)) $(foreach i,$(ISAS),$(patsubst %.isa.cpp,$(B)/%.$(i).o,$(ISA_SOURCES)))
+ISA_OBJ := $(foreach i,$(ISAS),$(patsubst %.isa.cpp,$(B)/%.$(i).o,$(ISA_SOURCES)))
+CORE_OBJ := $(call obj,$(CORE)) $(ISA_OBJ)
 FILES_OBJ := $(call obj,$(FILES))
 CONVERT_OBJ := $(call obj,$(CONVERT))
 
@@ -61,12 +65,13 @@ FILES_LIB := $(B)/libbreastgpt_files.a
 CORE_SO := $(B)/libbreastgpt.so.$(VERSION)
 FILES_SO := $(B)/libbreastgpt_files.so.$(VERSION)
 
-.PHONY: help deps lib cli demo test unit asan ubsan tsan bench install clean
+.PHONY: help deps lib cli demo test unit neon asan ubsan tsan bench install clean
 help:
 	@echo "make demo      install what is missing, build, ask the demo model about an ultrasound, a slide and a volume"
 	@echo "make test      install what is missing, build, run every test"
 	@echo "make lib cli   the libraries and the programs, in $(B)/"
 	@echo "make asan | ubsan | tsan   the whole test suite under a sanitizer"
+	@echo "make neon      the kernels cross-compiled for AArch64, their tests under emulation (part of make test)"
 	@echo "make bench     measured ceilings of this machine and the share of them that each operation reaches"
 	@echo "make install DESTDIR= PREFIX=$(PREFIX)   programs, libraries, headers, pkg-config files"
 	@echo "make clean     remove build/"
@@ -112,6 +117,9 @@ $(B)/tests/example.o: tests/example.c
 $(B)/tests/run: $(call obj,$(TESTS)) $(B)/tests/example.o $(CONVERT_OBJ) $(BENCH_LIB) $(FILES_LIB) $(CORE_LIB)
 	@echo link $@
 	@$(CXX) $^ -o $@ $(LDFLAGS) $(FILES_LIBS) -lutf8proc
+$(B)/tests/kernels: $(call obj,$(KERNEL_TESTS)) $(ISA_OBJ)
+	@echo link $@
+	@$(CXX) $^ -o $@ $(LDFLAGS)
 $(B)/bench: $(call obj,tests/bench/bench.cpp) $(CORE_LIB)
 	@echo link $@
 	@$(CXX) $^ -o $@ $(LDFLAGS) -lutf8proc
@@ -125,9 +133,12 @@ demo: deps
 	@tests/demo.sh $(B)
 
 test: deps
-	@$(MAKE) --no-print-directory $(JOBS) unit
+	@neon=0; $(MAKE) --no-print-directory neon || neon=1; $(MAKE) --no-print-directory $(JOBS) unit && exit $$neon
 unit: $(B)/tests/run lib cli
 	BG_BUILD=$(B) BG_CORE_SO=$(CORE_SO) $(B)/tests/run $(TEST_ARGS)
+
+neon:
+	@MAKE="$(MAKE) $(JOBS)" tests/neon.sh
 
 asan ubsan tsan: deps
 	@$(MAKE) --no-print-directory $(JOBS) MODE=$@ sanitized

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Names the Debian packages that building and testing need and that this machine lacks, and installs them where apt-get may.
+# With the argument neon: those of tests/neon.sh.
 set -eu
 wanted=(make g++ libutf8proc-dev libjpeg62-turbo-dev libtiff-dev libhdf5-dev libstb-dev zlib1g-dev nlohmann-json3-dev doctest-dev)
+[ "${1-}" = neon ] && wanted=(g++-aarch64-linux-gnu qemu-user)
 missing=()
 for package in "${wanted[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")

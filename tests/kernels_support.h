@@ -107,7 +107,7 @@ inline std::vector<Backend>& fast_backends() {
 inline std::vector<Backend>& backends() {
   static std::vector<Backend> all = backends_of(bg::Precision::float32);
   static bool said = false;
-  if (!said) MESSAGE("instruction sets up to " << bg::isa_name(bg::best_isa()) << " are tested");
+  if (!said) MESSAGE("instruction sets up to " << std::string(bg::isa_name(bg::best_isa())) << " are tested");
   said = true;
   return all;
 }
