@@ -8,7 +8,7 @@ void gelu_tanh(const Context& c, Tensor y, Tensor x) {
 }
 
 void gelu_erf(const Context& c, Tensor y, Tensor x) {
-  for_rows(c, x.rows, 16 * x.cols, [&](int64_t t) { c.isa.element->gelu_erf(row(y, t), row(x, t), x.cols); });
+  for_rows(c, x.rows, 4 * x.cols, [&](int64_t t) { c.isa.element->gelu_erf(row(y, t), row(x, t), x.cols); });
 }
 
 void silu_mul(const Context& c, Tensor y, Tensor gate, Tensor up) {
@@ -16,11 +16,7 @@ void silu_mul(const Context& c, Tensor y, Tensor gate, Tensor up) {
 }
 
 void add(const Context& c, Tensor y, Tensor x) {
-  for_rows(c, x.rows, x.cols, [&](int64_t t) {
-    float* to = row(y, t);
-    const float* from = row(x, t);
-    for (int64_t j = 0; j < x.cols; ++j) to[j] += from[j];
-  });
+  for_rows(c, x.rows, x.cols, [&](int64_t t) { c.isa.element->add(row(y, t), row(x, t), x.cols); });
 }
 
 }  // namespace bg::cpu

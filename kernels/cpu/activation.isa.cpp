@@ -1,57 +1,73 @@
-// Activations of a run of n floats. Both use x·σ(w) with e = e^−|w|: σ(w) = 1/(1 + e) for w ≥ 0, e/(1 + e) for w < 0. e never overflows, and
-//   gelu_tanh(x) = x/2·(1 + tanh z) = x·σ(2z),  z = √(2/π)·(x + 0.044715·x³).
-// Error of gelu_tanh: 2z has relative error 7u, so e has at most 3u + 7u·max(w·e^−w) = 6u absolute, σ 6u + 3u, y 10u·|x| ≤ the contract's 16u·|x|.
-#include <math.h>
-
+// Activations of a run of n floats.
+//   silu: x·σ(x) with e = e^−|x|: σ(x) = 1/(1 + e) for x ≥ 0, e/(1 + e) for x < 0. e never overflows.
+//   gelu: x·F(x) = max(x, 0) − |x|·(1 − F(|x|)), as F(−x) = 1 − F(x). ln of the tail 1 − F is smooth: 1 − F(a) = 2^p(a), p a polynomial (Remez, the weight 1 − F(a)), so
+//         there is neither a division nor a second e^x.
+// Error of both gelu, in units of |x|: p(a) is that of the polynomial, 0.6u at most, and of its steps, each at most u·|p| (terms fall): with Horner's rule
+// ln 2·2u·|p|·2^p ≤ 2u; 2^p 3u of ½ at most; product and sum 1u and u·|y|: below 8u·|x| + u·|y|, the contract has 16u·(|x| + |y|).
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/simd.h"
 
 namespace bg::cpu::BG_ISA {
 namespace {
 
-// a·σ(w)
-BG_INLINE V times_sigmoid(V a, V w) {
-  const V zero = splat(0.0f), one = splat(1.0f), minus = sub(zero, w);
-  const V e = exp_negative(where_less(zero, w, minus, w));
-  return div(mul(a, where_less(w, zero, e, one)), add(one, e));
+BG_INLINE V silu(V x) {
+  const V zero = splat(0.0f), one = splat(1.0f), e = exp_negative(minus_abs(x));
+  return div(mul(x, where_less(x, zero, e, one)), add(one, e));
 }
 
-BG_INLINE V gelu(V x) {
-  const V cube = mul(mul(mul(splat(0.044715f), x), x), x);
-  return times_sigmoid(x, mul(splat(1.5957691216057308f), add(x, cube)));  // 2·√(2/π)
+// p has N coefficients, of a^0 first.
+template <int N>
+BG_INLINE V gelu(V x, const float (&c)[N]) {
+  const V a = max(splat(-14.0f), minus_abs(x));  // −|x|, and no infinity
+  V p = splat(c[N - 1]);
+  BG_UNROLL for (int i = N - 2; i >= 0; --i) p = madd(p, a, splat(c[i]));
+  return madd(a, exp2_negative(p), max(x, splat(0.0f)));
+}
+
+// of −a: the odd ones have the other sign
+// log2 of 1/(1 + e^(2z)), z = √(2/π)·(a + 0.044715·a³): 0.53u
+constexpr float kTanh[10] = {-1.00000009191f,  1.15109703474f,    -0.459309414816f,  0.0510983217666f,   0.0069109442651f,
+                             -0.000695702815999f, -0.000667013785342f, 0.000150628831598f, 7.90649393643e-5f, 7.77543023242e-6f};
+// log2 of ½·erfc(a/√2): 0.13u
+constexpr float kErf[9] = {-0.999999978284f,    1.15110572351f,       -0.459204907315f,    0.0525050285989f,   0.00707547181609f,
+                           0.000145870402935f, -0.000182547351204f, -3.86206578588e-5f, -2.77203817011e-6f};
+
+// y_j = f(x_j) for whole vectors and the rest.
+template <class F>
+BG_INLINE void each(float* y, const float* x, int64_t n, F f) {
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) store(y + j, f(load(x + j)));
+  if (j < n) store_first(y + j, f(load_first(x + j, n - j)), n - j);
+}
+template <class F>
+BG_INLINE void each(float* y, const float* a, const float* b, int64_t n, F f) {
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) store(y + j, f(load(a + j), load(b + j)));
+  if (j < n) store_first(y + j, f(load_first(a + j, n - j), load_first(b + j, n - j)), n - j);
 }
 
 void gelu_tanh(float* y, const float* x, int64_t n) {
-  int64_t j = 0;
-  for (; j + kLanes <= n; j += kLanes) store(y + j, gelu(load(x + j)));
-  if (j < n) store_first(y + j, gelu(load_first(x + j, n - j)), n - j);
+  each(y, x, n, [](V a) __attribute__((always_inline)) { return gelu(a, kTanh); });
+}
+
+void gelu_erf(float* y, const float* x, int64_t n) {
+  each(y, x, n, [](V a) __attribute__((always_inline)) { return gelu(a, kErf); });
 }
 
 void silu_mul(float* y, const float* gate, const float* up, int64_t n) {
-  int64_t j = 0;
-  for (; j + kLanes <= n; j += kLanes) {
-    const V g = load(gate + j);
-    store(y + j, mul(times_sigmoid(g, g), load(up + j)));
-  }
-  if (j < n) {
-    const V g = load_first(gate + j, n - j);
-    store_first(y + j, mul(times_sigmoid(g, g), load_first(up + j, n - j)), n - j);
-  }
-}
-
-// erf stays the C library's, float by float.
-void gelu_erf(float* y, const float* x, int64_t n) {
-  for (int64_t j = 0; j < n; ++j) y[j] = x[j] / 2 * (1 + erff(x[j] * 0.70710678118654752440f));
+  each(y, gate, up, n, [](V g, V u) __attribute__((always_inline)) { return mul(silu(g), u); });
 }
 
 void exp_negatives(float* y, const float* x, int64_t n) {
-  int64_t j = 0;
-  for (; j + kLanes <= n; j += kLanes) store(y + j, exp_negative(load(x + j)));
-  if (j < n) store_first(y + j, exp_negative(load_first(x + j, n - j)), n - j);
+  each(y, x, n, [](V a) __attribute__((always_inline)) { return exp_negative(a); });
+}
+
+void add_floats(float* y, const float* x, int64_t n) {
+  each(y, y, x, n, [](V a, V b) __attribute__((always_inline)) { return add(a, b); });
 }
 
 }  // namespace
 
-const ElementIsa element = {gelu_tanh, gelu_erf, silu_mul, exp_negatives};
+const ElementIsa element = {gelu_tanh, gelu_erf, silu_mul, exp_negatives, add_floats};
 
 }  // namespace bg::cpu::BG_ISA

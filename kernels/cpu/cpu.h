@@ -30,14 +30,22 @@ inline float* row(const Tensor& x, int64_t t) { return static_cast<float*>(x.dat
 
 inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// body(t) for each of `rows` rows that cost about `work` simple steps each; enough rows per block that sharing out is worth its price.
+// body(first, count) for runs of `rows` rows that cost about `work` simple steps each; enough rows in a run that sharing out is worth its price.
 template <class Body>
-void for_rows(const Context& c, int64_t rows, int64_t work, const Body& body) {
+void for_runs(const Context& c, int64_t rows, int64_t work, const Body& body) {
   constexpr int64_t kStepsPerBlock = 1 << 15;
   const int64_t per_block = work >= kStepsPerBlock ? 1 : kStepsPerBlock / (work > 0 ? work : 1);
   c.threads.run(divide_up(rows, per_block), [&](int64_t block, int) {
-    const int64_t first = block * per_block, last = rows - first < per_block ? rows : first + per_block;
-    for (int64_t t = first; t < last; ++t) body(t);
+    const int64_t first = block * per_block;
+    body(first, rows - first < per_block ? rows - first : per_block);
+  });
+}
+
+// body(t) for each of them.
+template <class Body>
+void for_rows(const Context& c, int64_t rows, int64_t work, const Body& body) {
+  for_runs(c, rows, work, [&](int64_t first, int64_t count) {
+    for (int64_t t = first; t < first + count; ++t) body(t);
   });
 }
 

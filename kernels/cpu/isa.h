@@ -19,12 +19,24 @@ struct LinearIsa;     // linear.h
 struct AttentionIsa;  // attention.h
 struct CoverageIsa;   // coverage.h
 
-// Runs of n floats.
+// Runs of n floats. y may be an input.
 struct ElementIsa {
   void (*gelu_tanh)(float* y, const float* x, int64_t n);
   void (*gelu_erf)(float* y, const float* x, int64_t n);
   void (*silu_mul)(float* y, const float* gate, const float* up, int64_t n);
   void (*exp_negative)(float* y, const float* x, int64_t n);  // y = e^x, x ≤ 0
+  void (*add)(float* y, const float* x, int64_t n);           // y += x
+};
+
+// `rows` rows of n floats, `stride` floats from one to the next. y may be x.
+struct NormIsa {
+  void (*layer_norm)(float* y, int64_t y_stride, const float* x, int64_t x_stride, int64_t rows, int64_t n, const float* w, const float* b, float eps);
+  void (*rms_norm)(float* y, int64_t y_stride, const float* x, int64_t x_stride, int64_t rows, int64_t n, const float* w, float eps);
+  void (*unit)(float* y, const float* x, int64_t n);  // y = x/max(‖x‖, 1e-12)
+};
+
+struct RotaryIsa {
+  void (*rotate)(float* y, int64_t heads, int64_t half, const float* cos, const float* sin);  // y (heads, 2·half), cos, sin (half)
 };
 
 struct IsaTable {
@@ -32,14 +44,18 @@ struct IsaTable {
   const LinearIsa* linear;
   const AttentionIsa* attention;
   const ElementIsa* element;
+  const NormIsa* norm;
+  const RotaryIsa* rotary;
   const CoverageIsa* coverage;
 };
 
-#define BG_DECLARE(isa)            \
-  namespace isa {                  \
+#define BG_DECLARE(isa)                \
+  namespace isa {                      \
   extern const LinearIsa linear;       \
   extern const AttentionIsa attention; \
   extern const ElementIsa element;     \
+  extern const NormIsa norm;           \
+  extern const RotaryIsa rotary;       \
   extern const CoverageIsa coverage;   \
   }
 BG_EACH_ISA(BG_DECLARE)

@@ -19,7 +19,8 @@ namespace {
 
 using cpu::IsaTable;
 
-#define BG_TABLE(isa) constexpr IsaTable k_##isa = {"cpu/" #isa, &cpu::isa::linear, &cpu::isa::attention, &cpu::isa::element, &cpu::isa::coverage};
+#define BG_TABLE(isa) \
+  constexpr IsaTable k_##isa = {"cpu/" #isa, &cpu::isa::linear, &cpu::isa::attention, &cpu::isa::element, &cpu::isa::norm, &cpu::isa::rotary, &cpu::isa::coverage};
 BG_EACH_ISA(BG_TABLE)
 #undef BG_TABLE
 

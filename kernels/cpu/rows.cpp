@@ -42,11 +42,7 @@ void scatter_rows(const Context& c, Tensor y, Tensor x, const int64_t* index) {
 }
 
 void scatter_add_rows(const Context& c, Tensor y, Tensor x, const int64_t* index) {
-  for_rows(c, x.rows, x.cols, [&](int64_t t) {
-    float* to = row(y, index[t]);
-    const float* from = row(x, t);
-    for (int64_t j = 0; j < x.cols; ++j) to[j] += from[j];
-  });
+  for_rows(c, x.rows, x.cols, [&](int64_t t) { c.isa.element->add(row(y, index[t]), row(x, t), x.cols); });
 }
 
 // The reference is already one pass over memory; here its rows are shared out.

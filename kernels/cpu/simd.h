@@ -75,6 +75,8 @@ BG_INLINE V madd(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }  // a·b + 
 BG_INLINE V max(V a, V b) { return _mm512_max_ps(a, b); }             // b when either is NaN
 BG_INLINE V where_less(V a, V b, V yes, V no) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes); }
 BG_INLINE V power_of_two(V shifted) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_castps_si512(shifted), _mm512_set1_epi32(127)), 23)); }
+BG_INLINE V times_power(V a, V, V n) { return _mm512_scalef_ps(a, n); }  // a·2^n, normal; shifted = n + 1.5·2^23
+BG_INLINE V minus_abs(V a) { return _mm512_or_ps(a, _mm512_set1_ps(-0.0f)); }
 // Dwords of two bf16: the low and the high one of each as floats.
 BG_INLINE V low_halves(const uint32_t* p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16)); }
 BG_INLINE V high_halves(const uint32_t* p) { return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(int(0xffff0000)))); }
@@ -127,6 +129,7 @@ BG_INLINE V where_less(V a, V b, V yes, V no) {
 }
 BG_INLINE __m256 power_of_two(__m256 s) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_castps_si256(s), _mm256_set1_epi32(127)), 23)); }
 BG_INLINE V power_of_two(V s) { return {power_of_two(s.a), power_of_two(s.b)}; }
+BG_INLINE V minus_abs(V a) { return {_mm256_or_ps(a.a, _mm256_set1_ps(-0.0f)), _mm256_or_ps(a.b, _mm256_set1_ps(-0.0f))}; }
 BG_INLINE __m256i bytes_at(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 BG_INLINE V low_halves(const uint32_t* p) { return {_mm256_castsi256_ps(_mm256_slli_epi32(bytes_at(p), 16)), _mm256_castsi256_ps(_mm256_slli_epi32(bytes_at(p + 8), 16))}; }
 BG_INLINE V high_halves(const uint32_t* p) {
@@ -182,6 +185,7 @@ BG_INLINE V where_less(V x, V y, V yes, V no) {
 }
 BG_INLINE float32x4_t power_of_two(float32x4_t s) { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vreinterpretq_s32_f32(s), vdupq_n_s32(127)), 23)); }
 BG_INLINE V power_of_two(V s) { return {power_of_two(s.a), power_of_two(s.b), power_of_two(s.c), power_of_two(s.d)}; }
+BG_INLINE V minus_abs(V x) { return {vnegq_f32(vabsq_f32(x.a)), vnegq_f32(vabsq_f32(x.b)), vnegq_f32(vabsq_f32(x.c)), vnegq_f32(vabsq_f32(x.d))}; }
 BG_INLINE float32x4_t low_half(const uint32_t* p) { return vreinterpretq_f32_u32(vshlq_n_u32(vld1q_u32(p), 16)); }
 BG_INLINE float32x4_t high_half(const uint32_t* p) { return vreinterpretq_f32_u32(vandq_u32(vld1q_u32(p), vdupq_n_u32(0xffff0000u))); }
 BG_INLINE V low_halves(const uint32_t* p) { return {low_half(p), low_half(p + 4), low_half(p + 8), low_half(p + 12)}; }
@@ -251,6 +255,8 @@ BG_INLINE V where_less(V x, V y, V yes, V no) {
 BG_INLINE V max(V x, V y) { return where_less(y, x, x, y); }
 BG_INLINE F4 power_of_two(F4 s) { return F4((I4(s) + 127) << 23); }
 BG_INLINE V power_of_two(V s) { return {power_of_two(s.a), power_of_two(s.b), power_of_two(s.c), power_of_two(s.d)}; }
+BG_INLINE F4 minus_abs(F4 x) { return F4(I4(x) | INT32_MIN); }
+BG_INLINE V minus_abs(V x) { return {minus_abs(x.a), minus_abs(x.b), minus_abs(x.c), minus_abs(x.d)}; }
 BG_INLINE V low_halves(const uint32_t* p) {
   float f[16];
   for (int i = 0; i < 16; ++i) f[i] = bf16_to_float(uint16_t(p[i]));
@@ -273,6 +279,7 @@ BG_INLINE V high_halves(const uint32_t* p) {
 // ---- all ------------------------------------------------------------------------------------------------------------------------------
 
 #if !BG_AVX512
+BG_INLINE V times_power(V a, V shifted, V) { return mul(a, power_of_two(shifted)); }
 // The first n < 16 lanes from memory, the others 0; nothing beyond is read or written.
 BG_INLINE V load_first(const float* p, int64_t n) {
   float all[16] = {};
@@ -302,7 +309,19 @@ BG_INLINE V exp_negative(V x) {
   p = madd(p, r, splat(1.6666665459e-1f));
   p = madd(p, r, splat(5.0000001201e-1f));
   const V e = add(madd(mul(r, r), p, r), splat(1.0f));
-  return where_less(x, splat(-86.5f), splat(0.0f), mul(e, power_of_two(shifted)));
+  return where_less(x, splat(-86.5f), splat(0.0f), times_power(e, shifted, n));
+}
+
+// 2^x for x ≤ 0, relative error ≤ 3u where x is exact; 0 below −124, NaN for NaN. 2^r on ±½: degree 5, 1.3u (Remez).
+BG_INLINE V exp2_negative(V x) {
+  const V magic = splat(12582912.0f), bounded = max(splat(-125.0f), x), shifted = add(bounded, magic), n = sub(shifted, magic), r = sub(bounded, n);
+  V p = splat(0.0013276469654f);
+  p = madd(p, r, splat(0.00967554106904f));
+  p = madd(p, r, splat(0.0555071328742f));
+  p = madd(p, r, splat(0.240221197342f));
+  p = madd(p, r, splat(0.693146967048f));
+  p = madd(p, r, splat(1.00000007165f));
+  return where_less(x, splat(-124.0f), splat(0.0f), times_power(p, shifted, n));
 }
 
 }  // namespace bg::cpu::BG_ISA
