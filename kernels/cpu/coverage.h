@@ -9,7 +9,7 @@
 
 namespace bg::cpu {
 
-constexpr int64_t kCoverageTile = 96;    // a multiple of 16, and of the rows that a register tile has (6 or 2)
+constexpr int64_t kCoverageTile = 96;    // a multiple of 16, and of the rows that a register tile has (8, 6 or 2), and of 16·3
 constexpr double kMagic = 6755399441055744.0;  // 1.5·2^52: n < 2^51 can be added exactly
 constexpr int kCoverageBest = 5;         // the most vectors `best` in one call
 

@@ -1,52 +1,88 @@
 // Tiles of the coverage selector. See coverage.h.
 #include "kernels/cpu/coverage.h"
 #include "kernels/cpu/isa.h"
-#include "kernels/cpu/simd.h"
+#include "kernels/cpu/simd_double.h"
 
 namespace bg::cpu::BG_ISA {
 namespace {
 
 constexpr int64_t kTile = kCoverageTile;
-constexpr int64_t kDepth = 256;  // inputs per pass over a tile: a packed panel of them (16 KiB) stays in the first cache
 #if BG_AVX512
-constexpr int kRows = 12;
+constexpr int kRows = 8, kPanels = 3;  // 24 accumulators + 3 + 1 operands of 32 registers
 #elif BG_AVX2 || BG_NEON
-constexpr int kRows = 6;  // AVX2: 12 accumulators + 2 + 1 operands
+constexpr int kRows = 6, kPanels = 1;  // AVX2: 12 + 2 + 1 of 16
 #else
-constexpr int kRows = 2;
+constexpr int kRows = 2, kPanels = 1;
 #endif
-static_assert(kTile % kRows == 0 && kTile % 16 == 0);
+constexpr int64_t kDepth = kPanels > 1 ? 128 : 256;  // inputs per pass over a tile: packed panels of them (8 or 16 KiB each) stay in the first cache
+static_assert(kTile % kRows == 0 && kTile % (16 * kPanels) == 0);
 
 void pack(float* packed, const float* const* columns, int64_t count, int64_t D) {
   for (int64_t first = 0; first < count; first += 16, packed += 16 * D) {
     const int64_t n = count - first < 16 ? count - first : 16;
-    for (int64_t d = 0; d < D; ++d) {
+    int64_t d = 0;
+#if BG_AVX512
+    for (; d + 16 <= D; d += 16) {
+      V line[16];
+      BG_UNROLL for (int i = 0; i < 16; ++i) line[i] = i < n ? load(columns[first + i] + d) : splat(0.0f);
+      transpose(line);
+      BG_UNROLL for (int i = 0; i < 16; ++i) store(packed + 16 * (d + i), line[i]);
+    }
+#endif
+    for (; d < D; ++d) {
       for (int64_t i = 0; i < n; ++i) packed[16 * d + i] = columns[first + i][d];
       for (int64_t i = n; i < 16; ++i) packed[16 * d + i] = 0;
     }
   }
 }
 
-// kRows × 16 chains over inputs [d0, d0 + len): lanes are columns, so no sum goes across lanes. s holds the chains between calls.
-BG_INLINE void chains(float* s, const float* const* rows, const float* b, int64_t d0, int64_t len) {
-  V sum[kRows];
+// kRows × 16·N chains over inputs [d0, d0 + len): lanes are columns, so no sum goes across lanes. s holds the chains between calls. b: panels `stride` apart.
+// Ahead: the rows' next inputs come nearer meanwhile.
+template <int N, bool Ahead>
+BG_INLINE void chains(float* s, const float* const* rows, const float* b, int64_t stride, int64_t d0, int64_t len) {
+  V sum[kRows][N];
   const float* a[kRows];
   BG_UNROLL for (int m = 0; m < kRows; ++m) {
     a[m] = rows[m] + d0;
-    sum[m] = d0 > 0 ? load(s + m * kTile) : splat(0.0f);
+    BG_UNROLL for (int n = 0; n < N; ++n) sum[m][n] = d0 > 0 ? load(s + m * kTile + 16 * n) : splat(0.0f);
   }
-  for (int64_t d = 0; d < len; ++d) {
-    const V column = load(b + 16 * d);
-    BG_UNROLL for (int m = 0; m < kRows; ++m) sum[m] = madd(splat(a[m][d]), column, sum[m]);
+  const auto step = [&](int64_t d) __attribute__((always_inline)) {
+    V column[N];
+    BG_UNROLL for (int n = 0; n < N; ++n) column[n] = load(b + n * stride + 16 * d);
+    BG_UNROLL for (int m = 0; m < kRows; ++m) {
+      const V x = splat(a[m][d]);
+      BG_UNROLL for (int n = 0; n < N; ++n) sum[m][n] = madd(x, column[n], sum[m][n]);
+    }
+  };
+  int64_t d = 0;
+  for (; Ahead && d + 16 <= len; d += 16) {
+    BG_UNROLL for (int m = 0; m < kRows; ++m) __builtin_prefetch(a[m] + d + kDepth, 0, 2);
+    for (int64_t i = d; i < d + 16; ++i) step(i);
   }
-  BG_UNROLL for (int m = 0; m < kRows; ++m) store(s + m * kTile, sum[m]);
+  for (; d < len; ++d) step(d);
+  BG_UNROLL for (int m = 0; m < kRows; ++m) {
+    BG_UNROLL for (int n = 0; n < N; ++n) store(s + m * kTile + 16 * n, sum[m][n]);
+  }
 }
 
 void products(float* s, const float* const* rows, int64_t count, const float* packed, int64_t cols, int64_t D) {
-  for (int64_t d0 = 0; d0 < D; d0 += kDepth) {
-    const int64_t len = D - d0 < kDepth ? D - d0 : kDepth;
-    for (int64_t n = 0; n < cols; n += 16)
-      for (int64_t r = 0; r < count; r += kRows) chains(s + r * kTile + n, rows + r, packed + n * D + 16 * d0, d0, len);
+  const int64_t depth = cols > 16 ? kDepth : D;  // with one panel nothing is read twice but that panel: rows are streams
+  for (int64_t d0 = 0; d0 < D; d0 += depth) {
+    const int64_t len = D - d0 < depth ? D - d0 : depth;
+    for (int64_t n = 0; n < cols;) {
+      const bool wide = kPanels > 1 && cols - n > 16 * (kPanels - 1);
+      for (int64_t r = 0; r < count; r += kRows) {
+        const float* b = packed + n * D + 16 * d0;
+        if (!wide) {
+          chains<1, false>(s + r * kTile + n, rows + r, b, 16 * D, d0, len);
+        } else if (n == 0) {
+          chains<kPanels, true>(s + r * kTile + n, rows + r, b, 16 * D, d0, len);
+        } else {
+          chains<kPanels, false>(s + r * kTile + n, rows + r, b, 16 * D, d0, len);
+        }
+      }
+      n += wide ? 16 * kPanels : 16;
+    }
   }
 }
 
@@ -59,102 +95,56 @@ void exponentials(float* s, int64_t rows, int64_t cols, const float* top, float 
   }
 }
 
-BG_INLINE uint64_t bits(double x) {
-  uint64_t b;
-  memcpy(&b, &x, 8);
-  return b;
-}
-BG_INLINE double larger(double a, double b) { return a > b ? a : b; }
-
-#if BG_AVX2 || BG_AVX512
-typedef __m256d W;
-BG_INLINE W shifted(__m128 e, W scale) { return _mm256_add_pd(_mm256_mul_pd(_mm256_cvtps_pd(e), scale), _mm256_set1_pd(kMagic)); }
-BG_INLINE __m256i add_bits(__m256i sum, W x) { return _mm256_add_epi64(sum, _mm256_castpd_si256(x)); }
-BG_INLINE uint64_t add_lanes(__m256i a) {
-  uint64_t l[4];
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(l), a);
-  return l[0] + l[1] + l[2] + l[3];
-}
-
+// The tile is padded: lanes after the last column hold numbers, their sums are never read.
 template <int Q>
 void down(uint64_t* sums, const float* e, int64_t rows, int64_t cols, const double* scale, const double* const* best) {
-  for (int64_t n = 0; n < cols; n += 8) {  // the tile is padded: lanes after the last column hold numbers, their sums are never read
-    __m256i sum[Q][2];
-    BG_UNROLL for (int q = 0; q < Q; ++q) {
-      BG_UNROLL for (int h = 0; h < 2; ++h) sum[q][h] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums + q * kTile + n + 4 * h));
-    }
+  const W magic = splat_d(kMagic);
+  for (int64_t n = 0; n < cols; n += 8) {
+    U sum[Q];
+    BG_UNROLL for (int q = 0; q < Q; ++q) sum[q] = load_u(sums + q * kTile + n);
     for (int64_t r = 0; r < rows; ++r) {
-      const W s = _mm256_set1_pd(scale[r]);
-      const W c0 = shifted(_mm_loadu_ps(e + r * kTile + n), s), c1 = shifted(_mm_loadu_ps(e + r * kTile + n + 4), s);
-      BG_UNROLL for (int q = 0; q < Q; ++q) {
-        const W b = _mm256_set1_pd(best[q][r]);
-        sum[q][0] = add_bits(sum[q][0], _mm256_max_pd(c0, b));
-        sum[q][1] = add_bits(sum[q][1], _mm256_max_pd(c1, b));
-      }
+      const W c = add(mul(load_wide(e + r * kTile + n), splat_d(scale[r])), magic);
+      BG_UNROLL for (int q = 0; q < Q; ++q) sum[q] = add_bits(sum[q], max(c, splat_d(best[q][r])));
     }
-    BG_UNROLL for (int q = 0; q < Q; ++q) {
-      BG_UNROLL for (int h = 0; h < 2; ++h) _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + q * kTile + n + 4 * h), sum[q][h]);
-    }
+    BG_UNROLL for (int q = 0; q < Q; ++q) store_u(sums + q * kTile + n, sum[q]);
   }
 }
 
 template <int Q>
 void across(uint64_t* sums, const float* e, int64_t cols, const double* scale, const double* const* best) {
-  __m256i sum[Q];
-  BG_UNROLL for (int q = 0; q < Q; ++q) sum[q] = _mm256_setzero_si256();
+  const W magic = splat_d(kMagic);
+  U sum[Q];
+  BG_UNROLL for (int q = 0; q < Q; ++q) sum[q] = zero_u();
   int64_t n = 0;
-  for (; n + 4 <= cols; n += 4) {
-    const W c = shifted(_mm_loadu_ps(e + n), _mm256_loadu_pd(scale + n));
-    BG_UNROLL for (int q = 0; q < Q; ++q) sum[q] = add_bits(sum[q], _mm256_max_pd(c, _mm256_loadu_pd(best[q] + n)));
+  for (; n + 8 <= cols; n += 8) {
+    const W c = add(mul(load_wide(e + n), load_d(scale + n)), magic);
+    BG_UNROLL for (int q = 0; q < Q; ++q) sum[q] = add_bits(sum[q], max(c, load_d(best[q] + n)));
   }
   for (int q = 0; q < Q; ++q) {
-    sums[q] += add_lanes(sum[q]);
-    for (int64_t i = n; i < cols; ++i) sums[q] += bits(larger(double(e[i]) * scale[i] + kMagic, best[q][i]));
+    sums[q] += sum_lanes(sum[q]);
+    for (int64_t i = n; i < cols; ++i) {
+      const double c = double(e[i]) * scale[i] + kMagic, most = c > best[q][i] ? c : best[q][i];
+      uint64_t bits;
+      memcpy(&bits, &most, 8);
+      sums[q] += bits;
+    }
   }
 }
 
 void sum_lost(uint64_t* lost, const float* e, int64_t rows, int64_t cols, const uint32_t* row, const double* scale, const double* const* old, const double* now) {
-  for (int64_t n = 0; n < cols; n += 4) {
-    __m256i sum = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lost + n));
-    const double *o0 = old[n], *o1 = old[n + 1], *o2 = old[n + 2], *o3 = old[n + 3];
+  const W magic = splat_d(kMagic);
+  for (int64_t n = 0; n < cols; n += 8) {
+    U sum = load_u(lost + n);
     for (int64_t r = 0; r < rows; ++r) {
       const uint32_t i = row[r];
-      const W c = shifted(_mm_loadu_ps(e + r * kTile + n), _mm256_set1_pd(scale[i]));
-      const W before = _mm256_max_pd(c, _mm256_set_pd(o3[i], o2[i], o1[i], o0[i])), after = _mm256_max_pd(c, _mm256_set1_pd(now[i]));
-      sum = _mm256_add_epi64(sum, _mm256_sub_epi64(_mm256_castpd_si256(before), _mm256_castpd_si256(after)));
+      const W c = add(mul(load_wide(e + r * kTile + n), splat_d(scale[i])), magic);
+      double before[8];
+      BG_UNROLL for (int k = 0; k < 8; ++k) before[k] = old[n + k][i];
+      sum = sub_bits(add_bits(sum, max(c, load_d(before))), max(c, splat_d(now[i])));
     }
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(lost + n), sum);
+    store_u(lost + n, sum);
   }
 }
-#else
-template <int Q>
-void down(uint64_t* sums, const float* e, int64_t rows, int64_t cols, const double* scale, const double* const* best) {
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t n = 0; n < cols; ++n) {
-      const double c = double(e[r * kTile + n]) * scale[r] + kMagic;
-      BG_UNROLL for (int q = 0; q < Q; ++q) sums[q * kTile + n] += bits(larger(c, best[q][r]));
-    }
-  }
-}
-
-template <int Q>
-void across(uint64_t* sums, const float* e, int64_t cols, const double* scale, const double* const* best) {
-  for (int64_t n = 0; n < cols; ++n) {
-    const double c = double(e[n]) * scale[n] + kMagic;
-    BG_UNROLL for (int q = 0; q < Q; ++q) sums[q] += bits(larger(c, best[q][n]));
-  }
-}
-
-void sum_lost(uint64_t* lost, const float* e, int64_t rows, int64_t cols, const uint32_t* row, const double* scale, const double* const* old, const double* now) {
-  for (int64_t r = 0; r < rows; ++r) {
-    const uint32_t i = row[r];
-    for (int64_t n = 0; n < cols; ++n) {
-      const double c = double(e[r * kTile + n]) * scale[i] + kMagic;
-      lost[n] += bits(larger(c, old[n][i])) - bits(larger(c, now[i]));
-    }
-  }
-}
-#endif
 
 void sum_down(uint64_t* sums, const float* e, int64_t rows, int64_t cols, const double* scale, const double* const* best, int count_best) {
   switch (count_best) {

@@ -31,22 +31,17 @@ void raise_to(float& to, float x) {
   }
 }
 
-void unit_rows(const Context& c, float* unit, const Tensor& x) {
-  for_rows(c, x.rows, 4 * x.cols, [&](int64_t i) {
-    double squares = 0;
-    for (int64_t j = 0; j < x.cols; ++j) squares += double(row(x, i)[j]) * double(row(x, i)[j]);
-    const float norm = std::fmax(float(std::sqrt(squares)), 1e-12f);
-    for (int64_t j = 0; j < x.cols; ++j) unit[i * x.cols + j] = row(x, i)[j] / norm;
-  });
+void unit_rows(const Context& c, float* unit, int64_t stride, const Tensor& x) {
+  for_rows(c, x.rows, 4 * x.cols, [&](int64_t i) { c.isa.norm->unit(unit + i * stride, row(x, i), x.cols); });
 }
 
 }  // namespace
 
 Coverage::Coverage(const Context& c, int64_t columns, int64_t width, int64_t text, int64_t k, bool stored)
-    : L(columns), D(width), m(text), units(ref::coverage_units(columns, text)), c_(c), isa_(*c.isa.coverage) {
+    : L(columns), D(width), m(text), units(ref::coverage_units(columns, text)), c_(c), isa_(*c.isa.coverage), stride_(((width + 15) / 16 | 1) * 16) {
   const size_t n = size_t(L), all = size_t(m + L), d = size_t(D), threads = size_t(c.threads.count()), tile = size_t(kTile);
   const size_t sizes[] = {4 * n * all * (stored ? 1 : 0),                      // ct
-                          4 * all * d,                                         // unit rows
+                          4 * all * size_t(stride_),                           // unit rows
                           8 * all,                                             // scale
                           4 * size_t(m),                                       // top
                           8 * size_t(m),                                       // text_z
@@ -83,8 +78,8 @@ void Coverage::begin(void* scratch, Tensor v, Tensor t) {
   batch_ = static_cast<float*>(part(12));
   lists_ = static_cast<uint32_t*>(part(13));
 
-  if (m > 0) unit_rows(c_, unit_, t);
-  unit_rows(c_, unit_ + m * D, v);
+  if (m > 0) unit_rows(c_, unit_, stride_, t);
+  unit_rows(c_, unit_ + m * stride_, stride_, v);
   std::fill(best_, best_ + rows(), kMagic);
   // Z is a sum of gains above 0 of terms that are E itself.
   std::fill(scale_, scale_ + rows(), std::ldexp(1.0, ref::coverage_sum_bits(L)));
@@ -105,7 +100,7 @@ void Coverage::tile(float* e, const Row& row_of, int64_t count, const float* pac
   const bool text = row_of(0) < m;
   for (int64_t r = 0; r < kTile; ++r) {
     const int64_t i = row_of(std::min(r, count - 1));
-    rows[r] = unit_ + i * D;
+    rows[r] = unit_ + i * stride_;
     top[r] = text && exponential ? top_[i] : 1;  // before E the largest similarity is still being found
   }
   isa_.products(e, rows, count, packed, cols, D);
@@ -114,7 +109,7 @@ void Coverage::tile(float* e, const Row& row_of, int64_t count, const float* pac
 
 void Coverage::pack(float* packed, int64_t first, int64_t count) const {
   const float* columns[kTile];
-  for (int64_t n = 0; n < count; ++n) columns[n] = unit_ + (m + first + n) * D;
+  for (int64_t n = 0; n < count; ++n) columns[n] = unit_ + (m + first + n) * stride_;
   isa_.pack(packed, columns, count, D);
 }
 
@@ -253,7 +248,7 @@ void Coverage::raise(const int64_t* column, int count, const double* from, doubl
     return;
   }
   const float* columns[16];
-  for (int n = 0; n < count; ++n) columns[n] = unit_ + (m + column[n]) * D;
+  for (int n = 0; n < count; ++n) columns[n] = unit_ + (m + column[n]) * stride_;
   isa_.pack(batch_, columns, count, D);
   const int64_t text_tiles = divide_up(m, kTile);
   c_.threads.run(text_tiles + divide_up(L, kTile), [&](int64_t block, int thread) {
@@ -304,7 +299,7 @@ void Coverage::carry_on(Candidate* list, int64_t count, int64_t step) {
     x.row = lists_ + b * rows();
     x.all = 0;
     const float* columns[kTile];
-    for (int64_t n = 0; n < x.cols; ++n) columns[n] = unit_ + (m + some[n].column) * D;
+    for (int64_t n = 0; n < x.cols; ++n) columns[n] = unit_ + (m + some[n].column) * stride_;
     isa_.pack(batch_ + b * kTile * D, columns, x.cols, D);
     for (int64_t i = 0; i < rows(); ++i) {
       if (i == m) x.text = x.all;

@@ -62,9 +62,10 @@ class Coverage {
 
   const Context& c_;
   const CoverageIsa& isa_;
+  const int64_t stride_;                                         // of unit rows: an odd number of 64-byte lines, so that rows do not meet in one set of a cache
   bool stored_ = false;
   size_t end_ = 0, at_[14] = {};
-  float *unit_ = nullptr, *top_ = nullptr;                       // (m+L, D); (m) the largest similarity of each text row
+  float *unit_ = nullptr, *top_ = nullptr;                       // (m+L, stride_); (m) the largest similarity of each text row
   double *scale_ = nullptr, *best_ = nullptr, *guess_ = nullptr; // (m+L): C_ij = E_ij·scale_i; (k or 1, m+L); (kCoverageBest − 1, m+L)
   uint64_t *text_z_ = nullptr, *total_best_ = nullptr;           // (m); (k) Σ_i bits of best after each step
   float *tiles_ = nullptr, *packed_ = nullptr, *batch_ = nullptr;  // per thread a tile of E and its packed columns; packed columns of a batch

@@ -82,6 +82,30 @@ BG_INLINE V low_halves(const uint32_t* p) { return _mm512_castsi512_ps(_mm512_sl
 BG_INLINE V high_halves(const uint32_t* p) { return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(int(0xffff0000)))); }
 BG_INLINE V load_first(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p); }
 BG_INLINE void store_first(float* p, V a, int64_t n) { _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), a); }
+// a[i][j] ↔ a[j][i]
+BG_INLINE void transpose(V (&a)[16]) {
+  V b[16];
+  BG_UNROLL for (int i = 0; i < 16; i += 2) {  // pairs of rows
+    b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
+  }
+  BG_UNROLL for (int i = 0; i < 16; i += 4) {  // a[4g + k]: columns k, 4 + k, 8 + k, 12 + k of rows 4g … 4g + 3
+    const __m512d l0 = _mm512_castps_pd(b[i]), h0 = _mm512_castps_pd(b[i + 1]), l1 = _mm512_castps_pd(b[i + 2]), h1 = _mm512_castps_pd(b[i + 3]);
+    a[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(l0, l1));
+    a[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(l0, l1));
+    a[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(h0, h1));
+    a[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(h0, h1));
+  }
+  BG_UNROLL for (int k = 0; k < 4; ++k) {
+    const V even0 = _mm512_shuffle_f32x4(a[k], a[4 + k], 0x88), odd0 = _mm512_shuffle_f32x4(a[k], a[4 + k], 0xdd);
+    const V even1 = _mm512_shuffle_f32x4(a[8 + k], a[12 + k], 0x88), odd1 = _mm512_shuffle_f32x4(a[8 + k], a[12 + k], 0xdd);
+    b[k] = _mm512_shuffle_f32x4(even0, even1, 0x88);
+    b[8 + k] = _mm512_shuffle_f32x4(even0, even1, 0xdd);
+    b[4 + k] = _mm512_shuffle_f32x4(odd0, odd1, 0x88);
+    b[12 + k] = _mm512_shuffle_f32x4(odd0, odd1, 0xdd);
+  }
+  BG_UNROLL for (int i = 0; i < 16; ++i) a[i] = b[i];
+}
 
 BG_INLINE I zero_i() { return _mm512_setzero_si512(); }
 BG_INLINE I splat_i(int32_t a) { return _mm512_set1_epi32(a); }
