@@ -85,11 +85,6 @@ void multiply(Ops& ops, Mat<float>& y, Mat<float>& x, const Weight& w, Phase pha
   ops.linear(x.tensor(), &p, 1, phase);
 }
 
-std::vector<Backend>& fast_backends() {
-  static std::vector<Backend> all = backends_of(Precision::fast);
-  return all;
-}
-
 }  // namespace
 
 TEST_CASE("panels: into panels and back is bit-exact, and a row reads the same from both layouts") {
