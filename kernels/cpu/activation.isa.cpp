@@ -1,7 +1,7 @@
 // Activations of a run of n floats.
 //   silu: x·σ(x) with e = e^−|x|: σ(x) = 1/(1 + e) for x ≥ 0, e/(1 + e) for x < 0. e never overflows.
-//   gelu: x·F(x) = max(x, 0) − |x|·(1 − F(|x|)), as F(−x) = 1 − F(x). ln of the tail 1 − F is smooth: 1 − F(a) = 2^p(a), p a polynomial (Remez, the weight 1 − F(a)), so
-//         there is neither a division nor a second e^x.
+//   gelu: x·F(x) = max(x, 0) − |x|·(1 − F(|x|)), as F(−x) = 1 − F(x). The logarithm of 1 − F is smooth: 1 − F(a) = 2^p(a) with a polynomial p (Remez, the
+//         weight 1 − F(a)), so there is no division.
 // Error of both gelu, in units of |x|: p(a) is that of the polynomial, 0.6u at most, and of its steps, each at most u·|p| (terms fall): with Horner's rule
 // ln 2·2u·|p|·2^p ≤ 2u; 2^p 3u of ½ at most; product and sum 1u and u·|y|: below 8u·|x| + u·|y|, the contract has 16u·(|x| + |y|).
 #include "kernels/cpu/isa.h"

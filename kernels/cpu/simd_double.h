@@ -65,8 +65,12 @@ BG_INLINE U load_u(const uint64_t* p) { return {vld1q_u64(p), vld1q_u64(p + 2), 
 BG_INLINE void store_u(uint64_t* p, U x) { vst1q_u64(p, x.a), vst1q_u64(p + 2, x.b), vst1q_u64(p + 4, x.c), vst1q_u64(p + 6, x.d); }
 BG_INLINE U zero_u() { return {vdupq_n_u64(0), vdupq_n_u64(0), vdupq_n_u64(0), vdupq_n_u64(0)}; }
 BG_INLINE uint64x2_t bits_of(float64x2_t x) { return vreinterpretq_u64_f64(x); }
-BG_INLINE U add_bits(U x, W y) { return {vaddq_u64(x.a, bits_of(y.a)), vaddq_u64(x.b, bits_of(y.b)), vaddq_u64(x.c, bits_of(y.c)), vaddq_u64(x.d, bits_of(y.d))}; }
-BG_INLINE U sub_bits(U x, W y) { return {vsubq_u64(x.a, bits_of(y.a)), vsubq_u64(x.b, bits_of(y.b)), vsubq_u64(x.c, bits_of(y.c)), vsubq_u64(x.d, bits_of(y.d))}; }
+BG_INLINE U add_bits(U x, W y) {
+  return {vaddq_u64(x.a, bits_of(y.a)), vaddq_u64(x.b, bits_of(y.b)), vaddq_u64(x.c, bits_of(y.c)), vaddq_u64(x.d, bits_of(y.d))};
+}
+BG_INLINE U sub_bits(U x, W y) {
+  return {vsubq_u64(x.a, bits_of(y.a)), vsubq_u64(x.b, bits_of(y.b)), vsubq_u64(x.c, bits_of(y.c)), vsubq_u64(x.d, bits_of(y.d))};
+}
 #else
 typedef double D2 __attribute__((vector_size(16)));
 typedef int64_t S2 __attribute__((vector_size(16)));
