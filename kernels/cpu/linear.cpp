@@ -23,13 +23,10 @@ struct Job {
 
 // What becomes of a row of sums.
 void finish(const Context& c, const Product& p, float* y, float* sums, int64_t n0, int64_t count) {
-  if (p.bias != nullptr)
-    for (int64_t n = 0; n < count; ++n) sums[n] += p.bias[n0 + n];
+  if (p.bias != nullptr) c.isa.element->add(sums, p.bias + n0, count);
   switch (p.then) {
     case Then::store: std::memcpy(y, sums, size_t(count) * sizeof(float)); return;
-    case Then::add:
-      for (int64_t n = 0; n < count; ++n) y[n] += sums[n];
-      return;
+    case Then::add: return c.isa.element->add(y, sums, count);
     case Then::gelu_tanh: return c.isa.element->gelu_tanh(y, sums, count);
     case Then::gelu_erf: return c.isa.element->gelu_erf(y, sums, count);
   }
@@ -37,12 +34,15 @@ void finish(const Context& c, const Product& p, float* y, float* sums, int64_t n
 
 int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// Rows that fit into the packed block at once.
+// What x becomes for weights of a type. Inputs so long that not even two tiles of rows fit into the packed block (half a million) stay float.
+Packing packing_of(const Context& c, Type weights, int64_t D, Phase phase) {
+  const Packing p = c.isa.linear->packing(weights, c.precision, phase);
+  return p != kPackNone && kPackedBytes / c.isa.linear->packed_stride(p, D) < 32 ? kPackNone : p;
+}
+
+// Rows that are packed at a time: a multiple of 32.
 int64_t block_rows(Packing p, const LinearIsa& isa, int64_t D) {
-  const size_t stride = isa.packed_stride(p, D);
-  if (stride == 0) return kRowBlock;
-  const auto fit = int64_t(kPackedBytes / stride) / 32 * 32;
-  return fit < 32 ? 1 : least(fit, kRowBlock);  // one row of the longest D a file may have fits: see packed_stride
+  return p == kPackNone ? kRowBlock : least(int64_t(kPackedBytes / isa.packed_stride(p, D)) / 32 * 32, kRowBlock);
 }
 
 Rows pack(const Context& c, Packing p, const Tensor& x) {
@@ -101,11 +101,11 @@ void linear(const Context& c, Tensor x, const Product* products, int64_t n, Phas
   if (x.rows == 0) return;
   std::lock_guard<std::mutex> turn(c.packed_turn);
   for (int64_t first = 0; first < n;) {  // runs of products that want the same packing
-    const Packing packing = c.isa.linear->packing(products[first].w.type, c.precision, phase);
+    const Packing packing = packing_of(c, products[first].w.type, x.cols, phase);
     int64_t count = 0;
     alignas(Job) char room[kMostJobs * sizeof(Job)];
     Job* jobs = reinterpret_cast<Job*>(room);
-    for (; first + count < n && count < kMostJobs && c.isa.linear->packing(products[first + count].w.type, c.precision, phase) == packing; ++count)
+    for (; first + count < n && count < kMostJobs && packing_of(c, products[first + count].w.type, x.cols, phase) == packing; ++count)
       new (jobs + count) Job{products[first + count], packing, panels_of(products[first + count].w.rows)};
     const int64_t rows = block_rows(packing, *c.isa.linear, x.cols);
     for (int64_t t = 0; t < x.rows; t += rows) product_block(c, x, packing, jobs, count, t, least(rows, x.rows - t));
@@ -117,7 +117,7 @@ void gated(const Context& c, Tensor y, Tensor x, Weight gate, Weight up, Phase p
   if (x.rows == 0) return;
   std::lock_guard<std::mutex> turn(c.packed_turn);
   const Product p{y, gate, nullptr, Then::store};
-  const Packing packing = c.isa.linear->packing(gate.type, c.precision, phase);
+  const Packing packing = packing_of(c, gate.type, x.cols, phase);
   const Job job{p, packing, panels_of(gate.rows)};
   const int64_t block = block_rows(packing, *c.isa.linear, x.cols);
   for (int64_t t0 = 0; t0 < x.rows; t0 += block) {
