@@ -105,7 +105,7 @@ class Ops {
   virtual void write(Tensor y, const float* x) = 0;     // y_tj = x[t·cols + j], host to device
   virtual void read(float* y, Tensor x) = 0;            // y[t·cols + j] = x_tj rounded to float, device to host
   virtual void read(double* y, Tensor x) = 0;           // the same, exact
-  // y = x (T, D). y may be of a cache's type: bf16 nearest, ties to even; q8_0 per block of 32 d = max|x|/127 as f16, q = x/d to nearest; x/d no further than ±127.
+  // y = x (T, D). y may be of a cache's type: bf16 nearest, ties to even; q8_0 per block of 32 d = max|x|/127 as f16, q = x/d to nearest, in ±127.
   virtual void copy(Tensor y, Tensor x) = 0;
 
   // Rows by index. index: T (or x.rows) row numbers, host memory, each inside the other tensor (checked by the caller), without repetition for the two scatters.
@@ -151,10 +151,10 @@ class Ops {
   // Full attention inside consecutive blocks of `frame` rows (T a multiple of it), per head, scale 1/√d:
   // o_t = Σ_s softmax_s(q_t·k_s/√d)·v_s, s over t's frame.  o, q, k, v (T, H·d), strides free.
   // Bound (with p the exact weights, A = max_s Σ_j|q_j·k_j|/√d): u·(2·(d + 4)·A + 2·T_frame + 16)·Σ_s p_s·|v_s|. d ≤ 256.
-  // (A score is off by (d + 2)·u·A, minus the maximum by 2·u·A more, once in p and once in Σ p; T_frame roundings in either sum, where rescaling at a block's start
-  // or a span's end costs a few but the sums of a block begin anew; 16: e^x, division.)
-  // Precision::fast may round q, k, v and the unnormalised p to bf16, e = 2^−9: adds (4·e·A + 2.25·e)·Σ_s p_s·|v_s|, in every attention below (q and k: 2·e·A in a
-  // score, once in p and once in Σ p; p and v: e each; e^x to 2^−13 twice: e/8; e/8 for what is of second order in all but A). Inputs must be finite then.
+  // (A score is off by (d + 2)·u·A, minus the maximum by 2·u·A more, once in p and once in Σ p; T_frame roundings in either sum: rescaling at a block's start
+  // or a span's end costs a few, but Σ p of a block begins anew; 16: e^x, division.)
+  // Precision::fast may round q, k, v and the unnormalised p to bf16, e = 2^−9: adds (4·e·A + 2.25·e)·Σ_s p_s·|v_s|, in every attention below (q and k:
+  // 2·e·A in a score, once in p and once in Σ p; p and v: e each; e^x to 2^−13, twice: e/8; e/8 for second order in all but A). Inputs must be finite then.
   virtual void attention_frames(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t frame) = 0;
   // Causal grouped-query attention over a cache: row t of q sees cache rows 0 … past + t; query head h uses kv head h div (H/K).
   // o, q (T, H·d); k, v (past + T, K·d), of type(), or of a cache's type (the values stored are what counts). Same equation, scale and bound,

@@ -121,7 +121,8 @@ TEST_CASE("attention_causal: the same bits in one call, three calls or token by 
           Mat<float> parts(T, heads * d);
           int64_t t = 0;
           for (const int64_t n : cuts) {
-            b.ops->attention_causal(parts.tensor().row_range(t, n), q.tensor().row_range(t, n), keys.row_range(0, t + n), values.row_range(0, t + n), heads, kv_heads, t);
+            b.ops->attention_causal(parts.tensor().row_range(t, n), q.tensor().row_range(t, n), keys.row_range(0, t + n), values.row_range(0, t + n), heads,
+                                    kv_heads, t);
             t += n;
           }
           CHECK_MESSAGE(whole.same_bits(parts), b.label);

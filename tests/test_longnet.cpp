@@ -92,7 +92,9 @@ TEST_CASE("attention_dilated: within the bound, any number of threads") {
     for (const bool fast : {false, true}) {
       const Mat<double> bound = dilated_bound(fast, q, k, v, heads, pairs);
       check_operation("attention_dilated T " + std::to_string(T) + " heads " + std::to_string(heads) + " d " + std::to_string(d), empty, {q, k, v},
-                      [&](Ops& o, Tensor y, const std::vector<Tensor>& in) { o.attention_dilated(y, in[0], in[1], in[2], heads, pairs.data(), int64_t(pairs.size())); },
+                      [&](Ops& o, Tensor y, const std::vector<Tensor>& in) {
+                        o.attention_dilated(y, in[0], in[1], in[2], heads, pairs.data(), int64_t(pairs.size()));
+                      },
                       [&](int64_t t, int64_t c, double) { return bound.at(t, c); }, fast ? kernels_test::fast_backends() : backends());
     }
   };

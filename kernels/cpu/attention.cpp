@@ -1,6 +1,7 @@
 // Attention, cut into (kv head, some query rows). The query heads that share a kv head are rows side by side, so that one token with grouped queries still
-// reads each key once. Calls that share keys read a packed copy of them. Where there are too few parts for the threads, as with one token, the spans of keys are
-// shared out too and joined afterwards, in the order in which one thread would have joined them: the same bits.
+// reads each key once. Calls that share keys read a packed copy of them. Where there are too few parts for the threads, as with one token, the spans of keys
+// are shared out too and joined afterwards, in the order in which one thread would have joined them. How work is cut may depend on the number of threads: a
+// row's bits depend on nothing but its own keys.
 #include <cmath>
 #include <mutex>
 
@@ -19,7 +20,8 @@ int64_t attend_rows(const Context& c, int64_t heads, int64_t rows) {
 
 AttendArgs attend_args(const Context& c, const Tensor& k, const Tensor& v, int64_t first, int64_t step, int64_t head, int64_t d) {
   const Tensor keys = k.row_range(first, 0).col_range(head * d, d), values = v.row_range(first, 0).col_range(head * d, d);
-  return {keys.data, values.data, stored_bytes(k.type, step * k.stride), stored_bytes(v.type, step * v.stride), k.type, c.precision, d, float(1 / std::sqrt(double(d))), 0, nullptr};
+  const size_t k_stride = stored_bytes(k.type, step * k.stride), v_stride = stored_bytes(v.type, step * v.stride);
+  return {keys.data, values.data, k_stride, v_stride, k.type, c.precision, d, float(1 / std::sqrt(double(d))), 0, nullptr};
 }
 
 namespace {

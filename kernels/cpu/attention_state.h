@@ -173,13 +173,14 @@ void floats_of(float* to, Type type, const char* from, int64_t d) {
 // ---- the walk -----------------------------------------------------------------------------------------------------------------------------
 
 // Path: kBlock keys of a block, kGroup rows of a group; query_floats(d) of sixteen packed rows, pack_queries; block_floats(d) of a packed block, pack_block;
-// block: one group. Scratch, in floats: Path::kScratch, the packed queries, the states of a span, a packed block.
+// keys_of: where a block lies, packed into `spare` if it must be; block: one group.
 template <class Path>
 void pack_span(float* to, const AttendArgs& a, int64_t span, int64_t keys) {
   const int64_t end = least((span + 1) * kSpanKeys, keys);
   for (int64_t s0 = span * kSpanKeys; s0 < end; s0 += Path::kBlock, to += Path::block_floats(a.d)) Path::pack_block(to, a, s0, least(Path::kBlock, end - s0));
 }
 
+// Scratch, in floats: Path::kScratch, the packed queries, the states of a span, a packed block.
 template <class Path>
 void walk(float* states, const AttendArgs& a, const AttendRow* rows, int64_t count, int64_t first, int64_t last, float* scratch) {
   const int64_t d = a.d, vectors = sixteens(count), step = attend_state(d), q_step = Path::query_floats(d);
@@ -205,7 +206,9 @@ void walk(float* states, const AttendArgs& a, const AttendRow* rows, int64_t cou
         if (next != nullptr) {  // each group asks for its share of the next block
           for (int64_t i = floats * g / n_groups; i < floats * (g + 1) / n_groups; i += 16) __builtin_prefetch(next + i, 0, 2);
         }
-        if (groups[g].most > s0) Path::block(to + n * step, a, queries + n * q_step, groups[g].count, keys, sight_of(rows, groups[g], s0, Path::kBlock), scratch);
+        if (groups[g].most <= s0) continue;
+        const Sight sight = sight_of(rows, groups[g], s0, Path::kBlock);
+        Path::block(to + n * step, a, queries + n * q_step, groups[g].count, keys, sight, scratch);
       }
     }
     if (i > first) join(states, span, d, count);

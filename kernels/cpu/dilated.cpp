@@ -1,5 +1,5 @@
-// Dilated attention (LongNet), cut into (head, up to kUnitRows consecutive rows). For each pair the rows that the head's group keeps go through the same attention
-// as everywhere else, their keys being a strided view of k and v; padding is a number of zero keys. The pairs are mixed one after the other:
+// Dilated attention (LongNet), cut into (head, up to kUnitRows consecutive rows). For each pair the rows that the head's group keeps go through the same
+// attention as everywhere else, their keys being a strided view of k and v; padding is a number of zero keys. The pairs are mixed one after the other:
 //   m' = max(m, s_p);  f = e^(m − m');  w = e^(s_p − m');  total = total·f + w;  o = o·f + w·o_p;  at the end o/total.
 // Nothing depends on which rows share a unit. Work is linear in T.
 #include <cmath>
