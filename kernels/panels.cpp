@@ -1,4 +1,4 @@
-// See panels.h. Plain loops: packing runs at the speed of memory only in the converter's eyes; the kernels have their own for weights that come in rows.
+// See panels.h. Plain loops over moves of four bytes: some GB/s on one thread.
 #include "kernels/panels.h"
 
 #include <algorithm>
@@ -20,6 +20,13 @@ void move(char* panel, char* row, size_t n) {
     std::memcpy(row, panel, n);
 }
 
+uint32_t four(const char* p) {
+  uint32_t v;
+  std::memcpy(&v, p, 4);
+  return v;
+}
+void put_four(char* p, uint32_t v) { std::memcpy(p, &v, 4); }
+
 // element e of a row ↔ its place in the panel
 template <Way way>
 void move_row(char* panel, char* row, Type type, int64_t D, int64_t r) {
@@ -31,7 +38,8 @@ void move_row(char* panel, char* row, Type type, int64_t D, int64_t r) {
       for (int64_t j = 0; j < D; ++j) move<way>(panel + 32 * j + 2 * r, row + 2 * j, 2);
       return;
     case Type::bf16:
-      for (int64_t j = 0; j < D; ++j) move<way>(panel + 64 * (j / 2) + 4 * r + 2 * (j % 2), row + 2 * j, 2);
+      for (int64_t j = 0; j + 2 <= D; j += 2) move<way>(panel + 32 * j + 4 * r, row + 2 * j, 4);
+      if (D % 2 == 1) move<way>(panel + 32 * (D - 1) + 4 * r, row + 2 * (D - 1), 2);
       return;
     case Type::q8_0:
       for (int64_t b = 0; b < D / 32; ++b) {
@@ -39,9 +47,10 @@ void move_row(char* panel, char* row, Type type, int64_t D, int64_t r) {
         move<way>(group + 1024 + 32 * (b % 2) + 2 * r, block, 2);
         for (int64_t i = 0; i < 8; ++i) {
           char *at = group + 64 * (8 * (b % 2) + i) + 4 * r, *q = block + 2 + 4 * i;
-          move<way>(at, q, 4);
-          char* copied = way == Way::in ? at : q;
-          for (int k = 0; k < 4; ++k) copied[k] = char(copied[k] ^ 0x80);
+          if constexpr (way == Way::in)
+            put_four(at, four(q) ^ 0x80808080);
+          else
+            put_four(q, four(at) ^ 0x80808080);
         }
       }
       return;
@@ -60,28 +69,22 @@ void move_row(char* panel, char* row, Type type, int64_t D, int64_t r) {
         auto* block = reinterpret_cast<uint8_t*>(row + 210 * b);
         move<way>(group + 2 * r, reinterpret_cast<char*>(block) + 208, 2);
         for (int64_t i = 0; i < 4; ++i) move<way>(group + 64 + 64 * i + 4 * r, reinterpret_cast<char*>(block) + 192 + 4 * i, 4);
-        if constexpr (way == Way::in) {
-          BlockQ6_K from;
-          std::memcpy(&from, block, sizeof from);
-          for (int e = 0; e < 256; ++e) {
-            const int q = q6_k_code(&from, e), byte = e % 32;
-            auto* l = reinterpret_cast<uint8_t*>(low + 64 * (8 * (e / 64) + byte / 4) + 4 * r + byte % 4);
-            auto* h = reinterpret_cast<uint8_t*>(high + 64 * (8 * (e / 128) + byte / 4) + 4 * r + byte % 4);
-            const int low_shift = e / 32 % 2 * 4, high_shift = e / 32 % 4 * 2;
-            *l = uint8_t((*l & ~(15 << low_shift)) | (q & 15) << low_shift);
-            *h = uint8_t((*h & ~(3 << high_shift)) | (q >> 4) << high_shift);
-          }
-        } else {
-          std::memset(block, 0, 192);
-          for (int e = 0; e < 256; ++e) {
-            const int byte = e % 32;
-            const auto l = uint8_t(low[64 * (8 * (e / 64) + byte / 4) + 4 * r + byte % 4]);
-            const auto h = uint8_t(high[64 * (8 * (e / 128) + byte / 4) + 4 * r + byte % 4]);
-            const int q4 = l >> (e / 32 % 2 * 4) & 15, q2 = h >> (e / 32 % 4 * 2) & 3;
-            // the public order: q6_k_code in kernels/blocks.h
-            const int half = e >> 7, k = (e >> 5) & 3, i = e & 31;
-            block[64 * half + 32 * (k & 1) + i] = uint8_t(block[64 * half + 32 * (k & 1) + i] | q4 << (k < 2 ? 0 : 4));
-            block[128 + 32 * half + i] = uint8_t(block[128 + 32 * half + i] | q2 << (2 * k));
+        // The two high bits lie as in a block. The low ones: there a nibble pair is the inputs 64 apart, here 32.
+        constexpr uint32_t lower = 0x0f0f0f0f, upper = 0xf0f0f0f0;
+        for (int64_t i = 0; i < 16; ++i) move<way>(high + 64 * i + 4 * r, reinterpret_cast<char*>(block) + 128 + 4 * i, 4);
+        for (int64_t half = 0; half < 2; ++half) {
+          for (int64_t i = 0; i < 8; ++i) {
+            char *even = low + 64 * (16 * half + i) + 4 * r, *odd = even + 64 * 8;
+            char *first = reinterpret_cast<char*>(block) + 64 * half + 4 * i, *second = first + 32;
+            if constexpr (way == Way::in) {
+              const uint32_t f = four(first), s = four(second);
+              put_four(even, (f & lower) | (s & lower) << 4);
+              put_four(odd, (f >> 4 & lower) | (s & upper));
+            } else {
+              const uint32_t e = four(even), o = four(odd);
+              put_four(first, (e & lower) | (o & lower) << 4);
+              put_four(second, (e >> 4 & lower) | (o & upper));
+            }
           }
         }
       }
@@ -95,12 +98,25 @@ void move_row(char* panel, char* row, Type type, int64_t D, int64_t r) {
 void pack_piece(void* to, const Weight& w, int64_t panel, int64_t j0, int64_t len) {
   const size_t bytes = panel_bytes(w.type, len), row = stored_bytes(w.type, w.cols);
   char* at = static_cast<char*>(to);
-  std::memset(at, 0, bytes);
-  if (w.type == Type::q8_0)  // q + 128 of a q of 0
-    for (size_t group = 0; group < bytes; group += 1088) std::memset(at + group, 0x80, 1024);
   const int64_t first = panel * kPanelRows, rows = std::min(kPanelRows, w.rows - first);
-  const char* from = static_cast<const char*>(w.data) + size_t(first) * row + stored_bytes(w.type, j0);
-  for (int64_t r = 0; r < rows; ++r) move_row<Way::in>(at, const_cast<char*>(from) + size_t(r) * row, w.type, len, r);
+  if (rows < kPanelRows || len % 64 != 0) {
+    std::memset(at, 0, bytes);
+    if (w.type == Type::q8_0)  // q + 128 of a q of 0
+      for (size_t group = 0; group < bytes; group += 1088) std::memset(at + group, 0x80, 1024);
+  }
+  if (w.type == Type::q6_k)  // the unused bytes
+    for (size_t group = 0; group < bytes; group += 3392) std::memset(at + group + 32, 0, 32);
+  char* from = const_cast<char*>(static_cast<const char*>(w.data)) + size_t(first) * row + stored_bytes(w.type, j0);
+  // Some inputs of all rows at a time: what they become stays in the nearest cache until every lane is filled.
+  constexpr int64_t kStep = 256;  // whole blocks and groups of every type
+  const size_t step = stored_bytes(w.type, kStep);
+  for (int64_t j = 0; j < len; j += kStep) {
+    for (int64_t r = 0; r < rows; ++r) {
+      char* here = from + size_t(r) * row + stored_bytes(w.type, j);
+      for (size_t b = 0; b < step; b += 64) __builtin_prefetch(here + step + b);  // sixteen short streams are too many for the machine to foresee
+      move_row<Way::in>(at + panel_offset(w.type, j), here, w.type, std::min(kStep, len - j), r);
+    }
+  }
 }
 
 void pack_panels(void* to, const Weight& w, int64_t first, int64_t last) {
