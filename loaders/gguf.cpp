@@ -2,12 +2,14 @@
 //   "GGUF" u32 version · u64 tensors · u64 keys · keys · tensor list · padding to the alignment · tensor data, each padded to the alignment
 //   key:    string name, u32 type, value       (string: u64 length, bytes; array: u32 element type, u64 count, values)
 //   tensor: string name, u32 n, n × u64 sizes (fastest first), u32 type, u64 offset from the start of the data
+//   type:   ggml's, or 0x42470000 + ggml's for a matrix in panels (kernels/panels.h), whose data starts at a multiple of 64
 #include "loaders/gguf.h"
 
 #include <algorithm>
 #include <bit>
 #include <optional>
 
+#include "kernels/panels.h"
 #include "loaders/cursor.h"
 #include "loaders/error.h"
 
@@ -21,7 +23,7 @@ constexpr uint64_t type_bytes[TYPES] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8}; 
 
 // Far above what this project writes, and small enough that a hostile file cannot make us allocate more than a few times its own size.
 constexpr uint64_t most_keys = 65536, most_tensors = 262144, most_elements = 1 << 24, longest_name = 65535;
-constexpr uint64_t least_alignment = 32, most_alignment = 65536;
+constexpr uint64_t least_alignment = 32, most_alignment = 65536, panels_alignment = 64;
 
 [[noreturn]] void bad(const std::string& where, const std::string& what, Status status = Status::bad_file) { throw Error(status, where + ": " + what); }
 
@@ -120,12 +122,22 @@ struct Place {
   size_t index;     // in tensors_
 };
 
-void check_type(Type type, const std::string& where) {
+void check_type(Type type, uint32_t number, const std::string& where) {
   switch (type) {
     case Type::f32: case Type::f16: case Type::bf16: case Type::f64: case Type::q8_0: case Type::q4_k: case Type::q6_k: return;
   }
-  bad(where, "tensor type " + std::to_string(uint32_t(type)) +
+  bad(where, "tensor type " + std::to_string(number) +
       " is not one of F32, F16, BF16, F64, Q8_0, Q4_K, Q6_K; convert the checkpoint with --type f32, bf16, f16, q8_0, q6_k or q4_k_m", Status::unsupported);
+}
+
+void check_panels(const GgufTensor& t, uint32_t dimensions, uint64_t alignment, const std::string& where) {
+  constexpr int64_t most = int64_t(1) << 40;  // of rows and of columns: far from an overflow of a panel's bytes
+  if (dimensions != 2) bad(where, std::to_string(dimensions) + " dimensions in panels, expected 2");
+  if (t.type == Type::f64) bad(where, "F64 in panels; there is no such layout");
+  if (t.shape[0] > most || t.shape[1] > most) bad(where, "sizes overflow in panels; the file is damaged");
+  if (alignment < panels_alignment)
+    bad(where, "in panels, with an alignment of " + std::to_string(alignment) + ", expected at least " + std::to_string(panels_alignment) +
+                   "; convert the checkpoint again");
 }
 
 // One entry of the tensor list; its data pointer is set later, when the start of the data is known.
@@ -142,12 +154,16 @@ GgufTensor read_tensor(Cursor& in, uint64_t alignment, uint64_t& offset) {
     elements = checked_multiply(elements, n, where);
     t.shape.insert(t.shape.begin(), int64_t(n));
   }
-  t.type = Type(in.number<uint32_t>("tensor type"));
-  check_type(t.type, where);
+  const uint32_t number = in.number<uint32_t>("tensor type");
+  t.layout = number >> 16 == gguf_panels >> 16 ? Layout::panels : Layout::rows;
+  t.type = Type(t.layout == Layout::panels ? number & 0xffff : number);
+  check_type(t.type, number, where);
+  if (t.layout == Layout::panels) check_panels(t, dimensions, alignment, where);
   const uint64_t block = uint64_t(block_values(t.type)), row = uint64_t(t.shape.back());
   if (row % block != 0)
     bad(where, "rows of " + std::to_string(row) + " values are not whole " + type_name(t.type) + " blocks of " + std::to_string(block) + "; convert the checkpoint again");
-  t.bytes = checked_multiply(elements / block, block_bytes(t.type), where);
+  t.bytes = t.layout == Layout::panels ? checked_multiply(uint64_t(panels_of(t.shape[0])), panel_bytes(t.type, t.shape[1]), where)
+                                       : checked_multiply(elements / block, block_bytes(t.type), where);
   offset = in.number<uint64_t>("tensor offset");
   if (offset % alignment != 0) bad(where, "offset " + std::to_string(offset) + " is not a multiple of the alignment " + std::to_string(alignment));
   return t;

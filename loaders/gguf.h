@@ -16,10 +16,21 @@ namespace bg {
 struct GgufTensor {
   std::string name;
   Type type = Type::f32;
+  Layout layout = Layout::rows;
   std::vector<int64_t> shape;  // slowest dimension first: (rows, cols), the reverse of the file's order
-  const uint8_t* data = nullptr;  // in the mapping, 32-byte aligned
+  const uint8_t* data = nullptr;  // in the mapping, 32-byte aligned; 64 in panels
   uint64_t bytes = 0;
+
+  int64_t elements() const {
+    int64_t n = 1;
+    for (const int64_t size : shape) n *= size;
+    return n;
+  }
 };
+
+// The file's number for a tensor's type: ggml's, or, for a matrix in panels, one that no other reader knows, so that it is refused and never misread.
+constexpr uint32_t gguf_panels = 0x42470000;  // "BG", then ggml's type
+constexpr uint32_t gguf_type(Type type, Layout layout) { return (layout == Layout::panels ? gguf_panels : 0) + uint32_t(type); }
 
 class Gguf {
  public:

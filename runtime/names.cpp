@@ -10,9 +10,14 @@ class Table {
  public:
   // published and name carry the suffix themselves; `published_shape` only where it differs from ours.
   void matrix(const std::string& published, const std::string& name, const Shape& shape, const Shape& published_shape = {}) {
-    specs.push_back({published, name, shape, published_shape.empty() ? shape : published_shape, true});
+    specs.push_back({published, name, shape, published_shape.empty() ? shape : published_shape, true, true});
   }
-  void vector(const std::string& published, const std::string& name, int64_t n) { specs.push_back({published, name, {n}, {n}, false}); }
+  // A matrix that is only read row by row.
+  void table(const std::string& published, const std::string& name, const Shape& shape, const Shape& published_shape = {}) {
+    matrix(published, name, shape, published_shape);
+    specs.back().multiplied = false;
+  }
+  void vector(const std::string& published, const std::string& name, int64_t n) { specs.push_back({published, name, {n}, {n}, false, false}); }
   // An affine map (outputs, inputs), and a norm with weight and bias.
   void linear(const std::string& published, const std::string& name, int64_t outputs, int64_t inputs) {
     matrix(published + ".weight", name + ".weight", {outputs, inputs});
@@ -29,7 +34,8 @@ class Table {
 void add_decoder(Table& t, const Config::Text& c) {
   const std::string model = "model.language_model.";
   const int64_t h = c.hidden, q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
-  t.matrix(model + "embed_tokens.weight", "token_embd.weight", {c.vocab, h});
+  t.table(model + "embed_tokens.weight", "token_embd.weight", {c.vocab, h});
+  t.specs.back().multiplied = c.tied;
   for (int64_t i = 0; i < c.layers; ++i) {
     const std::string from = model + "layers." + std::to_string(i) + ".", to = "blk." + std::to_string(i) + ".";
     t.vector(from + "input_layernorm.weight", to + "attn_norm.weight", h);
@@ -60,7 +66,7 @@ void add_vision(Table& t, const Config::Vision& c, int64_t hidden) {
   // A convolution whose stride is its kernel: the published (d, colour, time, row, column) is our row of 1536, in the order of the patch vectors.
   t.matrix(model + "patch_embed.proj.weight", "v.patch_embd.weight", {d, 3 * c.temporal_patch * c.patch * c.patch}, {d, 3, c.temporal_patch, c.patch, c.patch});
   t.vector(model + "patch_embed.proj.bias", "v.patch_embd.bias", d);
-  t.matrix(model + "pos_embed.weight", "v.position_embd.weight", {c.positions, d});
+  t.table(model + "pos_embed.weight", "v.position_embd.weight", {c.positions, d});
   for (int64_t i = 0; i < c.depth; ++i) {
     const std::string from = model + "blocks." + std::to_string(i) + ".", to = "v.blk." + std::to_string(i) + ".";
     t.norm(from + "norm1", to + "ln1", d);
@@ -96,7 +102,7 @@ void add_concept_selector(Table& t, const std::string& from, const std::string& 
   constexpr int64_t queries = 32;  // learned concepts
   t.matrix(from + "cross_attn.q_proj.weight", to + "attn_q.weight", {hidden, hidden});
   t.matrix(from + "cross_attn.k_proj.weight", to + "attn_k.weight", {hidden, hidden});
-  t.matrix(from + "concept_queries", to + "queries.weight", {queries, hidden}, {1, queries, hidden});
+  t.table(from + "concept_queries", to + "queries.weight", {queries, hidden}, {1, queries, hidden});
   t.linear(from + "concept_gate.0", to + "gate", 1, hidden);
 }
 

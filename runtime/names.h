@@ -15,6 +15,7 @@ struct TensorSpec {
   std::vector<int64_t> shape;  // in our file, slowest first: (rows, cols) for matrices, (n) for vectors; the element count equals the published one
   std::vector<int64_t> published_shape;  // as the checkpoint states it, e.g. (d, 3, 2, 16, 16) for the patch embedding
   bool matrix = false;         // matrices take the requested weight type; vectors (norms, biases) are always F32
+  bool multiplied = false;     // and those that are more than read row by row may lie in panels
 };
 
 std::vector<TensorSpec> tensor_specs(const Config& config);

@@ -30,6 +30,13 @@ void check_all(const Gguf& file, const Config& config) {
     else if (spec.matrix ? t->type == Type::f64 : t->type != Type::f32)
       wrong.push_back("\"" + spec.name + "\": expected " + (spec.matrix ? "F32, F16, BF16, Q8_0, Q6_K or Q4_K" : "F32") + ", got " + type_name(t->type));
   }
+  // One product takes both (kernels/ops.h, gated).
+  for (int64_t i = 0; i < config.text.layers; ++i) {
+    const std::string b = "blk." + std::to_string(i) + ".";
+    const GgufTensor *gate = file.find(b + "ffn_gate.weight"), *up = file.find(b + "ffn_up.weight");
+    if (gate && up && (gate->type != up->type || gate->layout != up->layout))
+      wrong.push_back("\"" + up->name + "\" must be of the type and layout of \"" + gate->name + "\"");
+  }
   for (const GgufTensor& t : file.tensors())
     if (!known.count(t.name)) wrong.push_back("\"" + t.name + "\" is not part of this model");
   if (wrong.empty()) return;
@@ -43,7 +50,7 @@ struct Reader {
 
   Weight matrix(const std::string& name) const {
     const GgufTensor* t = file.find(name + ".weight");
-    return {t->data, t->type, t->shape[0], t->shape[1]};
+    return {t->data, t->type, t->shape[0], t->shape[1], t->layout};
   }
   const float* vector(const std::string& name) const { return reinterpret_cast<const float*>(file.find(name)->data); }
   Linear linear(const std::string& name) const { return {matrix(name), vector(name + ".bias")}; }
@@ -93,6 +100,21 @@ Weights read_weights(const Gguf& file, const Config& config) {
     w.concept_deep = r.concepts("sel.deep");
   }
   return w;
+}
+
+std::vector<Weight*> multiplied(Weights& w) {
+  std::vector<Weight*> all = {&w.vit.patch_embed.w};
+  for (VitWeights::Block& b : w.vit.blocks) all.insert(all.end(), {&b.qkv.w, &b.proj.w, &b.fc1.w, &b.fc2.w});
+  all.insert(all.end(), {&w.vit.merger.fc1.w, &w.vit.merger.fc2.w});
+  for (VitWeights::Merger& m : w.vit.deepstack) all.insert(all.end(), {&m.fc1.w, &m.fc2.w});
+  for (DecoderWeights::Layer& l : w.decoder.layers) all.insert(all.end(), {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down});
+  all.push_back(&w.decoder.output);
+  for (SlideWeights::Layer& l : w.slide.layers) all.insert(all.end(), {&l.q.w, &l.k.w, &l.v.w, &l.out.w, &l.up.w, &l.down.w});
+  if (w.slide.projector.w.data != nullptr) all.push_back(&w.slide.projector.w);
+  for (Linear& l : w.slide.deepstack) all.push_back(&l.w);
+  for (ConceptWeights* c : {&w.concept_top, &w.concept_deep})
+    if (c->q.data != nullptr) all.insert(all.end(), {&c->q, &c->k, &c->gate.w});
+  return all;
 }
 
 std::string weight_types(const DecoderWeights& decoder) {

@@ -73,6 +73,10 @@ struct Weights {
   ConceptWeights concept_top, concept_deep;   // only with the ConceptSelector; no data otherwise
 };
 
+// Every matrix that is multiplied: those that lie, or are packed, in panels. Not those that are only read row by row: learned positions and concepts, and an
+// embedding that is not the output matrix too (a tied one is in the list as the output).
+std::vector<Weight*> multiplied(Weights& w);
+
 // Throws Error{bad_file} that lists every missing, unknown or misshapen tensor, and every one of a type it must not have: matrices may be quantised,
 // norms and biases are F32.
 Weights read_weights(const Gguf& file, const Config& config);

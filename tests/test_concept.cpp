@@ -244,6 +244,7 @@ TEST_CASE("ConceptSelector: weights of both instances, read from a converted che
   options.input = dir.file("learned");
   options.target = dir.file("learned.gguf");
   options.matrices = Type::f32;
+  options.layout = bg::Layout::rows;
   convert_checkpoint(options);
   const Model model(options.target);
 

@@ -27,7 +27,7 @@ namespace {
 
 ConvertSummary convert(const std::string& folder, const std::string& target, Type type = Type::bf16) {
   ConvertOptions o;
-  o.input = folder, o.target = target, o.matrices = type;
+  o.input = folder, o.target = target, o.matrices = type, o.layout = Layout::rows;
   return convert_checkpoint(o);
 }
 
@@ -122,7 +122,7 @@ TEST_CASE("convert: hashes, sources, tokenizer; the same input gives the same by
   CHECK(f.text("tokenizer.ggml.model") == "gpt2");
   CHECK(f.text("tokenizer.ggml.pre") == "qwen2");
   CHECK(f.integer("general.file_type") == 32);
-  CHECK(f.integer("general.alignment") == 32);
+  CHECK(f.integer("general.alignment") == 64);
   const Config c = read_config(f);
   const std::vector<std::string_view> tokens = f.texts("tokenizer.ggml.tokens");
   REQUIRE(int64_t(tokens.size()) == c.text.vocab);
@@ -288,7 +288,7 @@ TEST_CASE("convert: the full 8B layout, dry run") {
   write_file(dir.file("tokenizer.json"), golden.files.at("tokenizer.json"));
 
   ConvertOptions o;
-  o.input = dir.path.string(), o.target = dir.file("x.gguf"), o.dry_run = true;
+  o.input = dir.path.string(), o.target = dir.file("x.gguf"), o.dry_run = true, o.layout = Layout::rows;
   ConvertSummary summary;
   try {
     summary = convert_checkpoint(o);

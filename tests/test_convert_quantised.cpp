@@ -12,6 +12,7 @@
 #include <random>
 
 #include "kernels/blocks.h"
+#include "kernels/panels.h"
 #include "loaders/error.h"
 #include "loaders/gguf.h"
 #include "loaders/image.h"
@@ -32,9 +33,10 @@ using namespace bg;
 
 namespace {
 
-ConvertSummary convert(const std::string& input, const std::string& target, Type type, int threads = 1) {
+// In rows, as the public tools have it.
+ConvertSummary convert(const std::string& input, const std::string& target, std::optional<Type> type, int threads = 1, Layout layout = Layout::rows) {
   ConvertOptions o;
-  o.input = input, o.target = target, o.matrices = type, o.threads = threads;
+  o.input = input, o.target = target, o.matrices = type, o.threads = threads, o.layout = layout;
   return convert_checkpoint(o);
 }
 
@@ -112,9 +114,10 @@ struct Said {
   std::vector<double> logprobs;
 };
 
-Said say(const std::shared_ptr<const Model>& model, int threads, int64_t chunk, const std::string& backend = "cpu", int64_t budget = 8) {
+Said say(const std::shared_ptr<const Model>& model, int threads, int64_t chunk, const std::string& backend = "cpu", int64_t budget = 8,
+         Precision precision = Precision::float32) {
   SessionOptions o;
-  o.backend = backend, o.threads = threads, o.chunk = chunk, o.context = 256;
+  o.backend = backend, o.threads = threads, o.chunk = chunk, o.context = 256, o.precision = precision;
   Session session(model, o);
   const Image image = load_image(golden_path("tiny-images/grey.png"));
   MediumInput in;
@@ -257,11 +260,100 @@ TEST_CASE("quantised files: memory of its own stays small while it streams") {
   int64_t peak = 0;
   o.progress = [&](const char*, uint64_t, uint64_t) { return peak = std::max(peak, own_memory() - before), true; };
   const ConvertSummary summary = convert_checkpoint(o);
-  CHECK(summary.by_type.at("Q8_0").bytes > uint64_t(3 * 40 * ffn));
+  CHECK(summary.by_type.at("Q8_0 in panels").bytes > uint64_t(3 * 40 * ffn));
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // which keep memory of their own
   CHECK(before > 0);
   CHECK(peak < 32 << 20);
 #endif
+}
+
+namespace {
+
+// Byte for byte the same tensors, in the same places.
+void check_same_tensors(const Gguf& a, const Gguf& b) {
+  REQUIRE(a.tensors().size() == b.tensors().size());
+  for (size_t i = 0; i < a.tensors().size(); ++i) {
+    const GgufTensor &x = a.tensors()[i], &y = b.tensors()[i];
+    CHECK_MESSAGE((x.name == y.name && x.type == y.type && x.layout == y.layout && x.shape == y.shape), x.name);
+    CHECK_MESSAGE((x.bytes == y.bytes && std::memcmp(x.data, y.data, x.bytes) == 0), x.name);
+  }
+  CHECK(a.texts("breastgpt.sha256") == b.texts("breastgpt.sha256"));
+  CHECK(a.integer("general.file_type") == b.integer("general.file_type"));
+}
+
+}  // namespace
+
+TEST_CASE("layouts: panels and back are the same bytes, for every type, from a checkpoint as from a file") {
+  const TempDir dir;
+  for (const Type type : {Type::f32, Type::f16, Type::bf16, Type::q8_0, Type::q6_k, Type::q4_k}) {
+    CAPTURE(type_name(type));
+    const Gguf rows(wide_weights(type));
+    convert(wide_weights(type), dir.file("panels.gguf"), std::nullopt, 3, Layout::panels);
+    convert(dir.file("panels.gguf"), dir.file("back.gguf"), std::nullopt, 2);
+    check_same_tensors(rows, Gguf(dir.file("back.gguf")));
+    const Gguf panels(dir.file("panels.gguf"));
+    CHECK(verify_weights(panels).ok());
+    convert(wide_checkpoint(), dir.file("direct.gguf"), type, 1, Layout::panels);
+    check_same_tensors(panels, Gguf(dir.file("direct.gguf")));
+    convert(dir.file("panels.gguf"), dir.file("again.gguf"), std::nullopt, 1, Layout::panels);
+    check_same_tensors(panels, Gguf(dir.file("again.gguf")));
+    for (const GgufTensor& t : panels.tensors()) {
+      const bool table = t.name == "token_embd.weight" || t.name == "v.position_embd.weight";  // not tied: both are read row by row
+      CHECK_MESSAGE((t.layout == Layout::panels) == (t.shape.size() == 2 && !table), t.name);
+    }
+    CHECK(Model(wide_weights(type)).packed_bytes > 0);
+    CHECK(Model(dir.file("panels.gguf")).packed_bytes == 0);
+    if (is_quantised(type)) continue;
+    convert(dir.file("panels.gguf"), dir.file("quantised.gguf"), Type::q4_k);
+    if (type != Type::f16) check_same_tensors(Gguf(wide_weights(Type::q4_k)), Gguf(dir.file("quantised.gguf")));
+  }
+}
+
+TEST_CASE("layouts: the same answers from panels, from rows packed in memory, and from rows as they are") {
+  const TempDir dir;
+  for (const Type type : {Type::bf16, Type::q4_k}) {
+    convert(wide_weights(type), dir.file("panels.gguf"), std::nullopt, 1, Layout::panels);
+    const auto rows = std::make_shared<const Model>(wide_weights(type)), panels = std::make_shared<const Model>(dir.file("panels.gguf"));
+    for (const Precision precision : {Precision::float32, Precision::fast}) {
+      const Said base = say(rows, 1, 512, "cpu", 8, precision);
+      for (const int threads : {1, 3}) {
+        const Said got = say(panels, threads, 7, "cpu", 8, precision);
+        CHECK(got.ids == base.ids);
+        CHECK(got.logprobs == base.logprobs);
+      }
+    }
+    CHECK(say(rows, 1, 512, "ref").logprobs == say(panels, 1, 512, "ref").logprobs);
+    CHECK(say(rows, 1, 512, "cpu/portable").logprobs == say(panels, 1, 512, "cpu/portable").logprobs);
+  }
+}
+
+TEST_CASE("layouts: rows are packed once, and go on as rows where there is no memory") {
+  const Model model(wide_weights(Type::bf16));
+  CHECK(PackedWeights::make(model.weights, 2, model.packed_bytes - 1) == nullptr);
+  const auto packed = PackedWeights::make(model.weights, 2, model.packed_bytes);
+  REQUIRE(packed);
+  Weights from = model.weights, to = packed->weights();
+  CHECK(PackedWeights::bytes(to) == 0);
+  const std::vector<Weight*> rows = multiplied(from), panels = multiplied(to);
+  REQUIRE(rows.size() == panels.size());
+  std::vector<float> a, b;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    CHECK((panels[i]->layout == Layout::panels && reinterpret_cast<uintptr_t>(panels[i]->data) % 64 == 0));
+    a.assign(size_t(rows[i]->cols), 1), b.assign(size_t(rows[i]->cols), 2);
+    for (const int64_t n : {int64_t(0), rows[i]->rows / 2, rows[i]->rows - 1}) {
+      read_row(a.data(), *rows[i], n);
+      read_row(b.data(), *panels[i], n);
+      CHECK(a == b);
+    }
+  }
+  CHECK((from.decoder.embed.data == to.decoder.embed.data));  // not tied
+  const Model tied(tiny_weights("tiny-4b"));
+  if (tied.config.text.tied) {
+    const auto copy = PackedWeights::make(tied.weights, 1, ~uint64_t(0));
+    CHECK((copy->weights().decoder.embed.data == copy->weights().decoder.output.data && copy->weights().decoder.embed.layout == Layout::panels));
+  }
+  // Two sessions take the same copy.
+  CHECK(&model.in_panels(1, {}) == &model.in_panels(2, {}));
 }
 
 TEST_CASE("quantised files: what is refused") {
@@ -346,11 +438,20 @@ TEST_CASE("quantised files: the programs") {
   const TempDir dir;
   const CliResult made = program("breastgpt-convert", {wide_checkpoint(), "-o", dir.file("q4.gguf"), "--type", "q4_k_m", "--threads", "2"});
   CHECK(made.code == 0);
+  CHECK(contains(made.out, "Q4_K in panels: 53 tensors"));
   CHECK(contains(made.out, "embedding and output: Q6_K 2"));
   CHECK(contains(made.out, "decoder layers: Q4_K 53, Q6_K 10"));
   CHECK(contains(made.out, "ViT: BF16 16, F32 1, Q8_0 9"));
   CHECK(contains(made.out, "rows of 24 are no whole Q8_0 blocks: v.blk.*.attn_qkv.weight BF16 (4)"));
-  CHECK(read_file(dir.file("q4.gguf")) == read_file(wide_weights(Type::q4_k)));
+  CHECK(program("breastgpt-convert", {wide_checkpoint(), "-o", dir.file("rows.gguf"), "--type", "q4_k_m", "--layout", "rows"}).code == 0);
+  CHECK(read_file(dir.file("rows.gguf")) == read_file(wide_weights(Type::q4_k)));
+  CHECK(program("breastgpt-convert", {dir.file("q4.gguf"), "-o", dir.file("back.gguf"), "--layout=rows"}).code == 0);
+  check_same_tensors(Gguf(dir.file("back.gguf")), Gguf(dir.file("rows.gguf")));
+  CHECK(contains(breastgpt({"plan", "-m", dir.file("rows.gguf"), "Q?"}).out, "packed "));
+  CHECK_FALSE(contains(breastgpt({"plan", "-m", dir.file("q4.gguf"), "Q?"}).out, "packed "));
+  const CliResult wrong = program("breastgpt-convert", {wide_checkpoint(), "-o", dir.file("x.gguf"), "--layout", "tiles"});
+  CHECK(wrong.code == 2);
+  CHECK(contains(wrong.err, "--layout \"tiles\": expected panels or rows"));
   CHECK(program("breastgpt-convert", {wide_weights(Type::bf16), "-o", dir.file("q8.gguf"), "--type=q8_0", "--dry-run"}).code == 0);
   CHECK_FALSE(std::filesystem::exists(dir.file("q8.gguf")));
   const CliResult info = breastgpt({"info", dir.file("q4.gguf")});

@@ -275,6 +275,45 @@ TEST_CASE("gguf: quantised tensors are whole blocks, and their bytes are counted
   }
 }
 
+TEST_CASE("gguf: matrices in panels have marked types, start at multiples of 64, and are whole panels") {
+  const auto panels = [](uint32_t type) { return 0x42470000 + type; };
+  const auto file = [&](std::vector<uint64_t> sizes, uint32_t type, uint64_t bytes, uint32_t alignment = 64) {
+    Bytes b = header(1, 1).key("general.alignment", U32).put(alignment).tensor("t", sizes, panels(type), 0);
+    b.s.resize((b.s.size() + alignment - 1) / alignment * alignment, '\0');
+    b.s.append((bytes + alignment - 1) / alignment * alignment, 'x');
+    return b.s;
+  };
+  struct Kind {
+    uint32_t type;
+    uint64_t cols, bytes;  // of a panel
+  };
+  for (const Kind& k : {Kind{0, 3, 192}, Kind{1, 3, 128}, Kind{30, 33, 2048}, Kind{8, 96, 2176}, Kind{12, 512, 4608}, Kind{14, 256, 3392}}) {
+    CAPTURE(k.type);
+    const TempDir dir;
+    write_file(dir.file("x.gguf"), file({k.cols, 17}, k.type, 2 * k.bytes));
+    const Gguf f(dir.file("x.gguf"));
+    const GgufTensor& t = f.tensors()[0];
+    CHECK((t.type == Type(k.type) && t.layout == Layout::panels));
+    CHECK(t.bytes == 2 * k.bytes);
+    CHECK(t.elements() == int64_t(17 * k.cols));
+    CHECK(reinterpret_cast<uintptr_t>(t.data) % 64 == 0);
+    CHECK_SAYS(complaint(file({k.cols, 17}, k.type, 2 * k.bytes - 64)), "goes beyond");
+    CHECK_SAYS(complaint(file({k.cols, 33}, k.type, 2 * k.bytes)), "goes beyond");
+    CHECK_SAYS(complaint(file({16 * k.cols}, k.type, 2 * k.bytes)), "1 dimensions in panels, expected 2");
+    CHECK_SAYS(complaint(file({k.cols, 2, 2}, k.type, 2 * k.bytes)), "3 dimensions in panels");
+    CHECK_SAYS(complaint(file({k.cols, 17}, k.type, 2 * k.bytes, 32)), "expected at least 64");
+    // Sizes whose bytes would wrap 64 bits.
+    for (const uint64_t rows : {uint64_t(1) << 41, (uint64_t(1) << 63) / k.cols, (uint64_t(1) << 62) / k.cols})
+      CHECK_SAYS(complaint(file({k.cols, rows}, k.type, 64)), "sizes overflow");
+    CHECK_SAYS(complaint(file({k.cols << 41, 1}, k.type, 64)), "sizes overflow");
+    CHECK_SAYS(complaint(file({k.cols << 28, uint64_t(1) << 40}, k.type, 64)), "sizes overflow");
+  }
+  CHECK_SAYS(complaint(file({8, 2}, 28, 1024)), "F64 in panels");
+  CHECK_SAYS(complaint(file({31, 2}, 8, 4096)), "not whole Q8_0 blocks");
+  for (const uint32_t type : {2u, 13u, 31u, 0xffffu})
+    CHECK_SAYS(complaint(file({256, 2}, type, 1024)), "tensor type " + std::to_string(panels(type)) + " is not one of");
+}
+
 TEST_CASE("gguf: a path that is no file") {
   const TempDir dir;
   CHECK_SAYS(said_by([&] { Gguf(dir.file("absent")); }), "cannot be opened: No such file");

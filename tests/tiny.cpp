@@ -28,6 +28,7 @@ std::string tiny_weights(const std::string& checkpoint, const std::string& type,
   bg::ConvertOptions options;
   options.input = source.string();
   options.target = out;
+  options.layout = bg::Layout::rows;
   options.matrices = type == "f32" ? bg::Type::f32 : type == "f16" ? bg::Type::f16 : bg::Type::bf16;
   bg::convert_checkpoint(options);
   return out;

@@ -16,25 +16,29 @@ namespace bg {
 namespace {
 
 const char help[] =
-    R"(breastgpt-convert: a published checkpoint, or a weights file in F32, BF16 or F16 → one weights file for breastgpt
+    R"(breastgpt-convert: a published checkpoint, or a weights file of breastgpt → one weights file for breastgpt
 
-usage: breastgpt-convert CHECKPOINT_DIR -o MODEL.gguf [--type TYPE] [--threads N] [--dry-run]
+usage: breastgpt-convert CHECKPOINT_DIR -o MODEL.gguf [--type TYPE] [--layout LAYOUT] [--threads N] [--dry-run]
 
 CHECKPOINT_DIR  folder with config.json, tokenizer.json and model.safetensors, or shards with
                 model.safetensors.index.json; model_type breastgpt or qwen3_vl. Also read when present:
                 generation_config.json, preprocessor_config.json, video_preprocessor_config.json,
                 chat_template.jinja, chat_template.json, tokenizer_config.json.
-                Or a .gguf file that this program made with --type f32, bf16 or f16.
+                Or a .gguf file that this program made: with --type f32, bf16 or f16 to get any type; a quantised one to
+                get another layout.
 
 -o, --output FILE   the weights file (GGUF v3). Written under a temporary name beside it and renamed when complete;
                     an existing file is replaced. After any failure nothing is left behind.
---type TYPE         type of the matrices: bf16 (default), f16, f32. Norms and biases are always F32.
+--type TYPE         type of the matrices: bf16 (default for a checkpoint), f16, f32. Norms and biases are always F32.
+                    Without it a .gguf file's types stay as they are.
                     Values are rounded to nearest even; a value that does not fit is an error.
                     Quantised, as mixes that keep the sensitive tensors wider (each is printed):
                       q8_0    every matrix Q8_0 (8.5 bits per weight)
                       q6_k    decoder and embeddings Q6_K (6.6 bits), the rest Q8_0
                       q4_k_m  decoder Q4_K (4.5 bits), of attn_v and ffn_down about half Q6_K; embeddings Q6_K, the rest Q8_0
                     Learned positions stay F32. Rows that are no whole blocks (of 32 or 256 values) take Q8_0 or BF16.
+--layout LAYOUT     panels (default): the matrices lie as the CPU kernels read them, sixteen rows side by side; other programs
+                    refuse such tensors. rows: the public layout, for other programs; breastgpt packs it in memory.
 --threads N         threads that quantise (default: as many as the machine has); the file is the same for any number.
 --dry-run           check configuration, tokenizer, names, shapes, types and disk space; write nothing.
 --help, --version   this text; the version.
@@ -79,6 +83,11 @@ Arguments parse(const std::vector<std::string>& all) {
       else if (value == "q6_k") a.options.matrices = Type::q6_k;
       else if (value == "q4_k_m") a.options.matrices = Type::q4_k;
       else a.wrong = "--type \"" + value + "\": expected f32, bf16, f16, q8_0, q6_k or q4_k_m";
+    } else if (name == "--layout") {
+      if (!needs_value()) break;
+      if (value == "panels") a.options.layout = Layout::panels;
+      else if (value == "rows") a.options.layout = Layout::rows;
+      else a.wrong = "--layout \"" + value + "\": expected panels or rows";
     } else if (name == "--threads") {
       if (!needs_value()) break;
       const auto [end, problem] = std::from_chars(value.data(), value.data() + value.size(), a.options.threads);
@@ -159,7 +168,8 @@ void print_summary(std::ostream& out, const Arguments& a, const ConvertSummary& 
 int run_convert(const std::vector<std::string>& arguments, const ConvertCli& cli) {
   Arguments a = parse(arguments);
   if (!a.wrong.empty()) {
-    cli.err << "breastgpt-convert: " << a.wrong << "\nusage: breastgpt-convert CHECKPOINT_DIR -o MODEL.gguf [--type TYPE] [--threads N] [--dry-run]   (--help for more)\n";
+    cli.err << "breastgpt-convert: " << a.wrong
+            << "\nusage: breastgpt-convert CHECKPOINT_DIR -o MODEL.gguf [--type TYPE] [--layout LAYOUT] [--threads N] [--dry-run]   (--help for more)\n";
     return exit_usage;
   }
   if (a.help || a.version) {

@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <memory>
 
 #include "kernels/cpu/threads.h"
+#include "kernels/panels.h"
 #include "loaders/cursor.h"
 #include "loaders/error.h"
 #include "loaders/gguf.h"
@@ -26,7 +28,7 @@
 namespace bg {
 namespace {
 
-constexpr uint64_t piece_elements = 1 << 20;  // streamed at a time: at most 4 MiB in, 4 MiB out, 4 MiB of floats between; whole blocks
+constexpr uint64_t piece_elements = 1 << 20;  // streamed at a time, or one panel if that has more: at most 4 MiB in, as much out and in each step between
 constexpr uint64_t piece_bytes = 4 << 20;
 const std::string hash_to_come(64, '0');
 
@@ -44,23 +46,37 @@ class Progress {
   uint64_t done_ = 0, total_;
 };
 
+// The field's numbers of general.file_type.
+int64_t file_type(Type asked) {
+  switch (asked) {
+    case Type::f32: return 0;
+    case Type::f16: return 1;
+    case Type::q8_0: return 7;
+    case Type::q4_k: return 15;
+    case Type::q6_k: return 18;
+    default: return 32;
+  }
+}
+
 struct Input {
   std::unique_ptr<Safetensors> checkpoint;  // one of these two holds the tensors
   std::unique_ptr<Gguf> file;
   std::string name;                         // general.name
   CheckpointConfig config;
   TensorPlan plan;
+  int64_t file_type = 0;                    // general.file_type
   std::vector<std::string> paths;           // every file that was read, the small ones first, then the shards in order
 };
 
 std::string base_name(const std::string& path) { return std::filesystem::path(path).filename().string(); }
 
-Input read_folder(const std::string& folder, Type asked) {
+Input read_folder(const std::string& folder, Type asked, Layout layout) {
   Input in;
   in.checkpoint = std::make_unique<Safetensors>(folder);
   in.name = base_name(std::filesystem::weakly_canonical(folder));
   in.config = read_checkpoint_config(folder, vocabulary_rows(*in.checkpoint, folder));
-  in.plan = plan_tensors(*in.checkpoint, in.config.config, asked, folder);
+  in.plan = plan_tensors(*in.checkpoint, in.config.config, asked, layout, folder);
+  in.file_type = file_type(asked);
   for (const std::string& name : in.config.files) in.paths.push_back(folder + "/" + name);
   if (!in.checkpoint->index_path().empty()) in.paths.push_back(in.checkpoint->index_path());
   for (const auto& file : in.checkpoint->files()) in.paths.push_back(file->path());
@@ -68,13 +84,14 @@ Input read_folder(const std::string& folder, Type asked) {
 }
 
 // Everything but the tensors comes over as it is.
-Input read_weights_file(const std::string& path, Type asked) {
+Input read_weights_file(const std::string& path, std::optional<Type> asked, Layout layout) {
   Input in;
   in.file = std::make_unique<Gguf>(path);
   const Gguf& f = *in.file;
   in.config.config = read_config(f);
   in.name = f.has("general.name") ? std::string(f.text("general.name")) : base_name(path);
-  in.plan = plan_tensors(f, in.config.config, asked);
+  in.plan = plan_tensors(f, in.config.config, asked, layout);
+  in.file_type = asked ? file_type(*asked) : f.has("general.file_type") ? f.integer("general.file_type") : file_type(Type::bf16);
   for (const std::string_view t : f.texts("tokenizer.ggml.tokens")) in.config.tokenizer.tokens.emplace_back(t);
   for (const int64_t t : f.integers("tokenizer.ggml.token_type")) in.config.tokenizer.types.push_back(int32_t(t));
   for (const std::string_view m : f.texts("tokenizer.ggml.merges")) in.config.tokenizer.merges.emplace_back(m);
@@ -83,10 +100,11 @@ Input read_weights_file(const std::string& path, Type asked) {
   return in;
 }
 
-Input read_input(const std::string& path, Type asked) {
+Input read_input(const ConvertOptions& o) {
+  const std::string& path = o.input;
   std::error_code ignored;
-  if (std::filesystem::is_directory(path, ignored)) return read_folder(path, asked);
-  if (std::filesystem::path(path).extension() == ".gguf") return read_weights_file(path, asked);
+  if (std::filesystem::is_directory(path, ignored)) return read_folder(path, o.matrices.value_or(Type::bf16), o.layout);
+  if (std::filesystem::path(path).extension() == ".gguf") return read_weights_file(path, o.matrices, o.layout);
   throw Error(Status::not_found, path + ": is not a folder, nor a .gguf file; give the folder of a published checkpoint (config.json, *.safetensors, tokenizer.json)");
 }
 
@@ -119,25 +137,13 @@ struct ConfigWriter {
   void sections(const char* key, const int64_t (&v)[3]) const { header.integers(key, {v, v + 3}); }
 };
 
-// The field's numbers of general.file_type.
-int64_t file_type(Type asked) {
-  switch (asked) {
-    case Type::f32: return 0;
-    case Type::f16: return 1;
-    case Type::q8_0: return 7;
-    case Type::q4_k: return 15;
-    case Type::q6_k: return 18;
-    default: return 32;
-  }
-}
-
-GgufHeader make_header(const ConvertOptions& options, const Input& in, const std::vector<std::string>& sources, const std::vector<std::string>& hashes) {
+GgufHeader make_header(const Input& in, const std::vector<std::string>& sources, const std::vector<std::string>& hashes) {
   const CheckpointConfig& c = in.config;
   GgufHeader h;
   h.text("general.architecture", architecture_name);
   h.text("general.name", in.name);
   h.integer("general.alignment", gguf_alignment);
-  h.integer("general.file_type", file_type(options.matrices));
+  h.integer("general.file_type", in.file_type);
   visit_config(c.config, ConfigWriter{h});
   h.text("tokenizer.ggml.model", "gpt2");
   h.text("tokenizer.ggml.pre", "qwen2");
@@ -148,7 +154,7 @@ GgufHeader make_header(const ConvertOptions& options, const Input& in, const std
   if (!c.chat_template.empty()) h.text("tokenizer.chat_template", c.chat_template);
   h.texts("breastgpt.source", sources);
   h.texts("breastgpt.sha256", hashes);
-  for (const PlannedTensor& t : in.plan.tensors) h.tensor(t.spec.name, t.spec.shape, t.to);
+  for (const PlannedTensor& t : in.plan.tensors) h.tensor(t.spec.name, t.spec.shape, t.to, t.to_layout);
   return h;
 }
 
@@ -162,45 +168,78 @@ GgufHeader make_header(const ConvertOptions& options, const Input& in, const std
                       "; convert with --type bf16 or f32" : "; weights must be finite, get the checkpoint again"));
 }
 
-// n values from `at` of a tensor → out, in its type.
+// Rows of a tensor, in its new type and layout.
 class Values {
  public:
   explicit Values(int threads) : threads_(threads) {}
 
-  void convert(uint8_t* out, const PlannedTensor& t, uint64_t at, uint64_t n) {
-    const uint8_t* x = t.data + stored_bytes(t.from, int64_t(at));
-    if (is_quantised(t.to)) floats_.resize(piece_elements);
-    const int64_t wrong = is_quantised(t.to) ? convert_elements(floats_.data(), Type::f32, x, t.from, int64_t(n)) : convert_elements(out, t.to, x, t.from, int64_t(n));
-    if (wrong >= 0) refuse_value(t, int64_t(at) + wrong, element_value(x, t.from, wrong));
-    if (!is_quantised(t.to)) return;
-    for (uint64_t i = 0; i < n; ++i)
-      if (std::fabs(floats_[i]) > kLargestQuantised) refuse_value(t, int64_t(at + i), floats_[i]);
-    constexpr int64_t share = 1 << 14;  // whole blocks of every type
-    threads_.run((int64_t(n) + share - 1) / share, [&](int64_t part, int) {
-      const int64_t first = part * share;
-      quantise(out + stored_bytes(t.to, first), t.to, floats_.data() + first, std::min(share, int64_t(n) - first));
-    });
+  // Rows [first, first + n) → out; panels are written whole, so first is then a multiple of 16.
+  void convert(std::vector<uint8_t>& out, const PlannedTensor& t, int64_t first, int64_t n) {
+    const uint8_t* x = t.from_layout == Layout::panels ? unpacked(t, first, n) : t.data + uint64_t(first) * stored_bytes(t.from, t.cols());
+    if (t.to_layout == Layout::rows) {
+      out.resize(stored_bytes(t.to, n * t.cols()));
+      change_type(out.data(), t, x, first, n);
+      return;
+    }
+    typed_.resize(stored_bytes(t.to, n * t.cols()));
+    change_type(typed_.data(), t, x, first, n);
+    const Weight rows{typed_.data(), t.to, n, t.cols()};
+    const size_t panel = panel_bytes(t.to, t.cols());
+    out.resize(size_t(panels_of(n)) * panel);
+    threads_.run(panels_of(n), [&](int64_t p, int) { pack_panels(out.data() + size_t(p) * panel, rows, p, p + 1); });
   }
 
  private:
+  const uint8_t* unpacked(const PlannedTensor& t, int64_t first, int64_t n) {
+    const Weight panels{t.data, t.from, t.rows(), t.cols(), Layout::panels};
+    const size_t row = stored_bytes(t.from, t.cols());
+    unpacked_.resize(size_t(n) * row);
+    threads_.run(n, [&](int64_t i, int) { unpack_row(unpacked_.data() + size_t(i) * row, panels, first + i); });
+    return unpacked_.data();
+  }
+
+  // x: n rows in the tensor's old type → out, in its new one.
+  void change_type(uint8_t* out, const PlannedTensor& t, const uint8_t* x, int64_t first, int64_t rows) {
+    const int64_t n = rows * t.cols(), at = first * t.cols();
+    if (t.from == t.to && is_quantised(t.to)) {  // blocks stay what they are
+      std::memcpy(out, x, stored_bytes(t.to, n));
+      return;
+    }
+    if (is_quantised(t.to)) floats_.resize(size_t(n));
+    const int64_t wrong = is_quantised(t.to) ? convert_elements(floats_.data(), Type::f32, x, t.from, n) : convert_elements(out, t.to, x, t.from, n);
+    if (wrong >= 0) refuse_value(t, at + wrong, element_value(x, t.from, wrong));
+    if (!is_quantised(t.to)) return;
+    for (int64_t i = 0; i < n; ++i)
+      if (std::fabs(floats_[size_t(i)]) > kLargestQuantised) refuse_value(t, at + i, floats_[size_t(i)]);
+    constexpr int64_t share = 1 << 14;  // whole blocks of every type
+    threads_.run((n + share - 1) / share, [&](int64_t part, int) {
+      const int64_t from = part * share;
+      quantise(out + stored_bytes(t.to, from), t.to, floats_.data() + from, std::min(share, n - from));
+    });
+  }
+
   cpu::Threads threads_;
   std::vector<float> floats_;
+  std::vector<uint8_t> unpacked_, typed_;
 };
 
 // Streams one tensor through conversion and hash into the file. Returns the hash of the bytes as stored.
 std::string write_tensor(NewFile& out, const PlannedTensor& t, Values& values, std::vector<uint8_t>& buffer, Progress& progress) {
-  const uint64_t elements = uint64_t(t.elements());
+  const uint64_t from_row = t.from_layout == Layout::panels ? panel_bytes(t.from, t.cols()) / kPanelRows : stored_bytes(t.from, t.cols());
+  const int64_t unit = t.to_layout == Layout::panels ? kPanelRows : 1, piece = std::max<int64_t>(int64_t(piece_elements) / t.cols() / unit, 1) * unit;  // rows
+  const uint64_t start = uint64_t(t.data - t.file->data());
+  uint64_t stored = 0;
   Sha256 hash;
-  for (uint64_t at = 0; at < elements; at += piece_elements) {
-    const uint64_t n = std::min(piece_elements, elements - at), bytes = stored_bytes(t.to, int64_t(n));
-    values.convert(buffer.data(), t, at, n);
-    hash.update(buffer.data(), bytes);
-    out.append(buffer.data(), bytes);
-    t.file->forget(size_t(t.data - t.file->data()) + stored_bytes(t.from, int64_t(at)), stored_bytes(t.from, int64_t(n)));
-    progress.add("converting", bytes);
+  for (int64_t at = 0; at < t.rows(); at += piece) {
+    const int64_t n = std::min(piece, t.rows() - at);
+    values.convert(buffer, t, at, n);
+    hash.update(buffer.data(), buffer.size());
+    out.append(buffer.data(), buffer.size());
+    stored += buffer.size();
+    t.file->forget(size_t(start + uint64_t(at) * from_row), size_t(uint64_t(n) * from_row));
+    progress.add("converting", buffer.size());
   }
   const uint8_t zeros[gguf_alignment] = {};
-  const uint64_t stored = stored_bytes(t.to, int64_t(elements));
   out.append(zeros, gguf_padded(stored) - stored);
   return hash.hex();
 }
@@ -224,13 +263,13 @@ void write_file(const ConvertOptions& options, const Input& in, uint64_t data_by
   NewFile out(options.target);  // before the long work, so that a folder that cannot be written is told at once
   const std::vector<std::string> sources = hash_inputs(in.paths, progress);
   std::vector<std::string> hashes(in.plan.tensors.size(), hash_to_come);
-  const std::string header = make_header(options, in, sources, hashes).bytes();
+  const std::string header = make_header(in, sources, hashes).bytes();
   out.append(header.data(), header.size());
-  std::vector<uint8_t> buffer(piece_elements * sizeof(float));
+  std::vector<uint8_t> buffer;
   Values values(options.threads);
   for (size_t i = 0; i < hashes.size(); ++i) hashes[i] = write_tensor(out, in.plan.tensors[i], values, buffer, progress);
   // Hashes have a fixed length: the same header with the true ones fits over the first one exactly.
-  const std::string final_header = make_header(options, in, sources, hashes).bytes();
+  const std::string final_header = make_header(in, sources, hashes).bytes();
   if (final_header.size() != header.size()) throw Error(Status::internal, options.target + ": the header changed its size");
   out.overwrite(0, final_header.data(), final_header.size());
   progress.add("converting", 0);
@@ -240,15 +279,15 @@ void write_file(const ConvertOptions& options, const Input& in, uint64_t data_by
 }  // namespace
 
 ConvertSummary convert_checkpoint(const ConvertOptions& options) {
-  const Input in = read_input(options.input, options.matrices);
+  const Input in = read_input(options);
   ConvertSummary summary;
   summary.model_type = in.config.config.model_type;
   summary.notes = in.plan.notes;
-  summary.mix = describe_mix(in.plan.tensors, in.config.config.text.layers, options.matrices);
+  if (options.matrices) summary.mix = describe_mix(in.plan.tensors, in.config.config.text.layers, *options.matrices);
   uint64_t stored = 0;
   for (const PlannedTensor& t : in.plan.tensors) {
-    ConvertSummary::Group& group = summary.by_type[type_name(t.to)];
-    const uint64_t bytes = stored_bytes(t.to, t.elements());
+    ConvertSummary::Group& group = summary.by_type[std::string(type_name(t.to)) + (t.to_layout == Layout::panels ? " in panels" : "")];
+    const uint64_t bytes = weight_bytes(t.to, t.rows(), t.cols(), t.to_layout);
     ++group.tensors;
     group.bytes += bytes;
     stored += bytes;
@@ -256,7 +295,7 @@ ConvertSummary convert_checkpoint(const ConvertOptions& options) {
   // Sizes depend on the lengths of names and hashes only, so placeholders tell the size of the file.
   std::vector<std::string> sources;
   for (const std::string& path : in.paths) sources.push_back(base_name(path) + " " + hash_to_come);
-  const GgufHeader header = make_header(options, in, sources, std::vector<std::string>(in.plan.tensors.size(), hash_to_come));
+  const GgufHeader header = make_header(in, sources, std::vector<std::string>(in.plan.tensors.size(), hash_to_come));
   summary.file_bytes = header.bytes().size() + header.data_bytes();
   check_target(options.target, in.paths, summary.file_bytes);
   if (!options.dry_run) write_file(options, in, stored);

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/panels.h"
 #include "loaders/error.h"
+#include "loaders/gguf.h"
 
 namespace bg {
 namespace {
@@ -71,7 +73,7 @@ void GgufHeader::texts(const std::string& name, const std::vector<std::string>& 
   for (const std::string& v : values) put_text(keys_, v);
 }
 
-void GgufHeader::tensor(const std::string& name, const std::vector<int64_t>& shape, Type type) {
+void GgufHeader::tensor(const std::string& name, const std::vector<int64_t>& shape, Type type, Layout layout) {
   put_text(list_, name);
   put<uint32_t>(list_, uint32_t(shape.size()));
   uint64_t elements = 1;
@@ -79,9 +81,9 @@ void GgufHeader::tensor(const std::string& name, const std::vector<int64_t>& sha
     put<uint64_t>(list_, uint64_t(shape[i]));
     elements *= uint64_t(shape[i]);
   }
-  put<uint32_t>(list_, uint32_t(type));
+  put<uint32_t>(list_, gguf_type(type, layout));
   put<uint64_t>(list_, data_bytes_);
-  data_bytes_ += gguf_padded(stored_bytes(type, int64_t(elements)));
+  data_bytes_ += gguf_padded(layout == Layout::panels ? weight_bytes(type, shape[0], shape[1], layout) : stored_bytes(type, int64_t(elements)));
   ++tensor_count_;
 }
 

@@ -10,7 +10,7 @@
 
 namespace bg {
 
-constexpr uint64_t gguf_alignment = 32;
+constexpr uint64_t gguf_alignment = 64;
 constexpr uint64_t gguf_padded(uint64_t bytes) { return (bytes + gguf_alignment - 1) / gguf_alignment * gguf_alignment; }
 
 class GgufHeader {
@@ -21,8 +21,8 @@ class GgufHeader {
   void boolean(const std::string& key, bool value);
   void integers(const std::string& key, const std::vector<int64_t>& values);  // i32 where all fit, else i64
   void texts(const std::string& key, const std::vector<std::string>& values);
-  // shape: slowest first; rows are whole blocks of the type. The offset of its data follows from the tensors before it.
-  void tensor(const std::string& name, const std::vector<int64_t>& shape, Type type);
+  // shape: slowest first; rows are whole blocks of the type; in panels, (rows, cols). The offset of its data follows from the tensors before it.
+  void tensor(const std::string& name, const std::vector<int64_t>& shape, Type type, Layout layout = Layout::rows);
 
   std::string bytes() const;                         // the whole header, padded to the alignment: the data starts behind it
   uint64_t data_bytes() const { return data_bytes_; }  // of all tensors, each padded

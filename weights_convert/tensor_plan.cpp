@@ -33,6 +33,8 @@ bool is_step_counter(const std::string& name) {
   return bare == "visual_selector._step" || bare == "deepstack_selector._step";
 }
 
+Layout layout_of(const TensorSpec& spec, Layout asked) { return spec.multiplied ? asked : Layout::rows; }
+
 bool weight_type(const std::string& dtype, Type& type) {
   type = dtype == "F32" ? Type::f32 : dtype == "BF16" ? Type::bf16 : Type::f16;
   return dtype == "F32" || dtype == "BF16" || dtype == "F16";
@@ -54,7 +56,7 @@ int64_t vocabulary_rows(const Safetensors& checkpoint, const std::string& where)
   return t->shape[0];
 }
 
-TensorPlan plan_tensors(const Safetensors& checkpoint, const Config& config, Type asked, const std::string& where) {
+TensorPlan plan_tensors(const Safetensors& checkpoint, const Config& config, Type asked, Layout layout, const std::string& where) {
   TensorPlan plan;
   std::vector<std::string> wrong;
   std::set<std::string> used;
@@ -71,7 +73,9 @@ TensorPlan plan_tensors(const Safetensors& checkpoint, const Config& config, Typ
       continue;
     }
     used.insert(source->name);
-    PlannedTensor planned{spec, source->name, source->data, checkpoint.files()[source->file].get(), Type::f32, type_in_mix(spec, config.text.layers, asked)};
+    PlannedTensor planned{spec, source->name, source->data, checkpoint.files()[source->file].get()};
+    planned.to = type_in_mix(spec, config.text.layers, asked);
+    planned.to_layout = layout_of(spec, layout);
     if (source->shape != spec.published_shape)
       wrong.push_back("wrong shape: " + shown(source->name) + ", expected " + shape_text(spec.published_shape) + ", found " + shape_text(source->shape));
     else if (!weight_type(source->dtype, planned.from))
@@ -95,15 +99,17 @@ TensorPlan plan_tensors(const Safetensors& checkpoint, const Config& config, Typ
   throw Error(Status::bad_file, message);
 }
 
-TensorPlan plan_tensors(const Gguf& file, const Config& config, Type asked) {
+TensorPlan plan_tensors(const Gguf& file, const Config& config, std::optional<Type> asked, Layout layout) {
   read_weights(file, config);  // checks names, shapes and types
   TensorPlan plan;
   for (const TensorSpec& spec : tensor_specs(config)) {
     const GgufTensor& t = *file.find(spec.name);
-    if (is_quantised(t.type))
+    if (is_quantised(t.type) && asked)
       throw Error(Status::unsupported, file.path() + ": tensor " + shown(t.name) + " is " + type_name(t.type) +
-                                           ", quantised already; give the checkpoint's folder, or a weights file made with --type f32, bf16 or f16");
-    plan.tensors.push_back({spec, t.name, t.data, &file.mapping(), t.type, type_in_mix(spec, config.text.layers, asked)});
+                                           ", quantised already; give the checkpoint's folder, or a weights file made with --type f32, bf16 or f16" +
+                                           " (without --type all types stay)");
+    const Type to = asked ? type_in_mix(spec, config.text.layers, *asked) : t.type;
+    plan.tensors.push_back({spec, t.name, t.data, &file.mapping(), t.type, to, t.layout, layout_of(spec, layout)});
   }
   return plan;
 }

@@ -105,7 +105,7 @@ def check_keys(folder, config, reader):
     generation = json.loads((folder / "generation_config.json").read_text()) if (folder / "generation_config.json").exists() else {}
     stop = generation.get("eos_token_id")
     expected = {
-        "general.architecture": "breastgpt", "general.alignment": 32, "general.name": folder.resolve().name,
+        "general.architecture": "breastgpt", "general.alignment": 64, "general.name": folder.resolve().name,
         "breastgpt.model_type": config["model_type"],
         "breastgpt.block_count": text["num_hidden_layers"], "breastgpt.embedding_length": text["hidden_size"],
         "breastgpt.feed_forward_length": text["intermediate_size"], "breastgpt.attention.head_count": text["num_attention_heads"],
