@@ -102,6 +102,7 @@ class Ops {
   // Memory of the backend's device. Zero-filled, 64-byte aligned. nullptr when there is none left.
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void* p, size_t bytes) = 0;
+  virtual size_t fixed_bytes() const { return 0; }      // scratch that the table took when it was made
   virtual void write(Tensor y, const float* x) = 0;     // y_tj = x[t·cols + j], host to device
   virtual void read(float* y, Tensor x) = 0;            // y[t·cols + j] = x_tj rounded to float, device to host
   virtual void read(double* y, Tensor x) = 0;           // the same, exact

@@ -34,6 +34,7 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
   close(fd);
   if (p == MAP_FAILED) throw Error(Status::io, path + ": cannot be mapped (" + std::to_string(size_) + " bytes): " + std::strerror(code));
   data_ = static_cast<const uint8_t*>(p);
+  if (p) madvise(p, size_, MADV_HUGEPAGE);  // a wish: few file systems keep files in huge pages
 }
 
 MappedFile::~MappedFile() {

@@ -15,6 +15,26 @@ double now() { return std::chrono::duration<double>(std::chrono::steady_clock::n
 
 std::string megabytes(uint64_t bytes) { return std::to_string((bytes + 999'999) / 1'000'000) + " MB"; }
 
+bool is_cpu(const Ops& ops) { return std::string(ops.name()).rfind("cpu/", 0) == 0; }
+
+// The type of keys and values.
+Type choose_kv_type(const SessionOptions& o, const Ops& ops, const Config::Text& c) {
+  const bool automatic = o.kv_type.empty() || o.kv_type == "auto";
+  const Type type = automatic ? Type::f32 : o.kv_type == "bf16" ? Type::bf16 : o.kv_type == "q8_0" ? Type::q8_0 : Type::f32;
+  if (!automatic && type == Type::f32 && o.kv_type != "f32")
+    throw Error(Status::invalid_argument, "unknown type \"" + o.kv_type + "\" for the KV cache; there are auto, f32, bf16, q8_0");
+  if (!is_cpu(ops)) {
+    if (!automatic && type != ops.type())
+      throw Error(Status::invalid_argument, std::string("backend ") + ops.name() + " keeps keys and values in its own type, " + type_name(ops.type()) +
+                                                "; leave the KV type out");
+    return ops.type();
+  }
+  if (type == Type::q8_0 && c.head_dim % block_values(type) != 0)
+    throw Error(Status::invalid_argument, "a KV cache in Q8_0 needs heads of whole blocks of 32; this model's have " + std::to_string(c.head_dim) +
+                                              "; use bf16 or f32");
+  return type;
+}
+
 int64_t patch_width(const Config& c) { return 3 * c.vision.temporal_patch * c.vision.patch * c.vision.patch; }
 
 // The selector of a session: the checkpoint's, or the one asked for.
@@ -91,8 +111,8 @@ std::vector<float> prepare(const Config& c, const MediumInput& in, Medium& mediu
 }
 
 // The largest chunk of the prompt, or a text-guided selection, whichever takes more.
-uint64_t prompt_workspace(const Model& m, const SelectorChoice& s, const Ops& real, int64_t tokens, int64_t visual, int64_t chunk, int64_t text_rows, int64_t logit_rows,
-                          const std::vector<std::unique_ptr<Medium>>& media) {
+uint64_t prompt_workspace(const Model& m, const SelectorChoice& s, const Ops& real, Type kv_type, int64_t tokens, int64_t visual, int64_t chunk,
+                          int64_t text_rows, int64_t logit_rows, const std::vector<std::unique_ptr<Medium>>& media) {
   const std::unique_ptr<Ops> ops = make_plan_ops(real);
   Arena arena(*ops, 0);
   const Run run{*ops, arena, nullptr, nullptr};
@@ -107,7 +127,7 @@ uint64_t prompt_workspace(const Model& m, const SelectorChoice& s, const Ops& re
   shape.positions.resize(size_t(T));
   shape.visual_at.resize(size_t(V));
   for (int64_t l = 0; V > 0 && l < m.levels(); ++l) shape.visual.push_back(arena.tensor(V, c.hidden));
-  KvCache cache(*ops, c, T);
+  KvCache cache(*ops, kv_type, c, T);
   decode(run, c, m.weights.decoder, cache, shape, logit_rows > 1 ? Logits::all : Logits::last, logits);
   return std::max<uint64_t>(arena.peak(), standing + select);
 }
@@ -158,6 +178,7 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
       options_(options),
       ops_(make_ops(options.backend, options.threads, options.precision)),
       selector_(choose_selector(*model_, options.selector)),
+      kv_type_(choose_kv_type(options, *ops_, model_->config.text)),
       prompt_(model_->config, model_->tokenizer) {
   if (options_.context < 1 || options_.context > model_->config.text.context)
     throw Error(Status::invalid_argument, "a context of " + std::to_string(options_.context) + " tokens: this model takes 1 … " + std::to_string(model_->config.text.context));
@@ -174,8 +195,10 @@ MemoryPlan Session::plan(const Model& m, const SessionOptions& options, const st
   const SelectorChoice s = choose_selector(m, options.selector);
   const Prompt prompt(m.config, m.tokenizer);
   MemoryPlan plan;
+  const Type kv_type = choose_kv_type(options, *ops, m.config.text);
   plan.weights = m.file.file_bytes();
-  plan.kv_cache = KvCache::bytes(*ops, m.config.text, options.context);
+  plan.packed = is_cpu(*ops) ? m.packed_bytes : 0;
+  plan.kv_cache = KvCache::bytes(kv_type, m.config.text, options.context);
   std::vector<std::unique_ptr<Medium>> media;
   std::vector<PromptMedium> placed;
   for (const MediumInput& in : inputs) {
@@ -191,15 +214,34 @@ MemoryPlan Session::plan(const Model& m, const SessionOptions& options, const st
   if (!system.empty()) prompt.system(cells, system);
   prompt.user(cells, question, placed);
   const int64_t text = int64_t(text_ids(m.config, cells).size());
-  plan.workspace = std::max(plan.workspace, prompt_workspace(m, s, *ops, int64_t(cells.size()), count_visual(cells), options.chunk, text, 1, media));
+  const uint64_t prompt_bytes = prompt_workspace(m, s, *ops, kv_type, int64_t(cells.size()), count_visual(cells), options.chunk, text, 1, media);
+  plan.workspace = std::max(plan.workspace, prompt_bytes) + ops->fixed_bytes();
   return plan;
 }
 
 void Session::check_cap(const MemoryPlan& plan) const {
   if (options_.memory_cap == 0 || plan.total() <= options_.memory_cap) return;
-  throw Error(Status::too_large, "this request needs " + megabytes(plan.total()) + " (KV cache " + megabytes(plan.kv_cache) + ", visual rows " + megabytes(plan.media) + ", workspace " +
-                                     megabytes(plan.workspace) + ", pixels " + megabytes(plan.pixels) + "), the cap is " + megabytes(options_.memory_cap) +
-                                     "; use a smaller context, chunk or picture, or a higher cap");
+  const std::string packed = plan.packed > 0 ? "packed weights " + megabytes(plan.packed) + ", " : "";
+  throw Error(Status::too_large, "this request needs " + megabytes(plan.total()) + " (" + packed + "KV cache " + megabytes(plan.kv_cache) +
+                                     ", visual rows " + megabytes(plan.media) + ", workspace " + megabytes(plan.workspace) + ", pixels " +
+                                     megabytes(plan.pixels) + "), the cap is " + megabytes(options_.memory_cap) + "; use a smaller context, chunk or picture, or a higher cap" +
+                                     (plan.packed > 0 ? ", or a weights file in panels (breastgpt-convert)" : ""));
+}
+
+MemoryPlan Session::plan_of(uint64_t media, uint64_t workspace, uint64_t pixels) const {
+  MemoryPlan plan;
+  plan.packed = is_cpu(*ops_) ? model_->packed_bytes : 0;
+  plan.kv_cache = KvCache::bytes(kv_type_, model_->config.text, options_.context);
+  plan.media = media;
+  plan.workspace = workspace + ops_->fixed_bytes();
+  plan.pixels = pixels;
+  return plan;
+}
+
+// What this backend multiplies with. First asked for when a plan has been accepted, because a file in rows may be packed now.
+const Weights& Session::weights() {
+  if (!weights_) weights_ = is_cpu(*ops_) ? &model_->in_panels(options_.threads, options_.callbacks) : &model_->weights;
+  return *weights_;
 }
 
 Run Session::run(Arena& arena) { return {*ops_, arena, trace_.get(), &options_.callbacks}; }
@@ -217,20 +259,17 @@ void Session::add(const MediumInput& in) {
   shape(m.config, selector_, in, *medium);
 
   // Plan, then run.
-  MemoryPlan plan;
-  plan.kv_cache = KvCache::bytes(*ops_, m.config.text, options_.context);
-  plan.media = media_bytes_ + medium_bytes(m, selector_, *ops_, *medium);
-  plan.workspace = encode_workspace(m, selector_, *ops_, *medium);
-  plan.pixels = input_bytes(m.config, in, *medium);
+  const uint64_t workspace = encode_workspace(m, selector_, *ops_, *medium);
+  const MemoryPlan plan = plan_of(media_bytes_ + medium_bytes(m, selector_, *ops_, *medium), workspace, input_bytes(m.config, in, *medium));
   check_cap(plan);
 
   // Pixels or voxels → patch vectors → ViT, or tile features → LongNet; then selector → kept rows.
   const std::vector<float> patches = prepare(m.config, in, *medium);
   if (medium->volume.constant && options_.callbacks.log) options_.callbacks.log(1, "every voxel of this volume has the same value; it was taken all the same");
-  Arena arena(*ops_, plan.workspace);
+  Arena arena(*ops_, workspace);
   take_rows(m, selector_, *ops_, *medium);
   try {
-    encode_medium(run(arena), m, selector_, in.kind == MediumKind::slide ? in.features : patches.data(), *medium);
+    encode_medium(run(arena), m, weights(), selector_, in.kind == MediumKind::slide ? in.features : patches.data(), *medium);
   } catch (...) {
     release_rows(m, selector_, *ops_, *medium);
     throw;
@@ -255,12 +294,10 @@ uint64_t Session::plan_prompt(int64_t tokens, const std::vector<Cell>& cells, in
   if (n + tokens > options_.context)
     throw Error(Status::too_large, "the prompt has " + std::to_string(n) + " tokens, the context " + std::to_string(options_.context) + " (" + std::to_string(tokens) +
                                        " must be left for the answer); shorten the question or open the session with a larger context");
-  MemoryPlan plan;
-  plan.kv_cache = KvCache::bytes(*ops_, model_->config.text, options_.context);
-  plan.media = media_bytes_;
-  plan.workspace = prompt_workspace(*model_, selector_, *ops_, n, count_visual(cells), options_.chunk, int64_t(text_ids(model_->config, cells).size()), logit_rows, media_);
-  check_cap(plan);
-  return plan.workspace;
+  const int64_t text = int64_t(text_ids(model_->config, cells).size());
+  const uint64_t workspace = prompt_workspace(*model_, selector_, *ops_, kv_type_, n, count_visual(cells), options_.chunk, text, logit_rows, media_);
+  check_cap(plan_of(media_bytes_, workspace, 0));
+  return workspace;
 }
 
 // Everything up to the logits of the prompt's last token.
@@ -268,7 +305,7 @@ Session::Question Session::read_prompt(const Run& run, std::vector<Cell> cells, 
   const Model& m = *model_;
   const Config& c = m.config;
   const int64_t n = int64_t(cells.size());
-  if (!cache_) cache_ = std::make_unique<KvCache>(*ops_, c.text, options_.context);
+  if (!cache_) cache_ = std::make_unique<KvCache>(*ops_, kv_type_, c.text, options_.context);
   select_for(run, cells);
   std::vector<VisualRun> runs;
   std::vector<int64_t> slots(size_t(n), 0);  // which kept row of its medium a visual cell takes
@@ -301,7 +338,7 @@ Session::Question Session::read_prompt(const Run& run, std::vector<Cell> cells, 
     const int64_t first = cache_->used, count = std::min(options_.chunk, n - first);
     run.step("prompt", first, n);
     const Chunk chunk = make_chunk(run, cells, slots, positions, first, count);
-    decode(run, c.text, m.weights.decoder, *cache_, chunk, first + count == n ? Logits::last : Logits::none, logits);
+    decode(run, c.text, weights().decoder, *cache_, chunk, first + count == n ? Logits::last : Logits::none, logits);
     cached_.insert(cached_.end(), cells.begin() + first, cells.begin() + first + count);
   }
   run.step("prompt", n, n);
@@ -377,7 +414,7 @@ std::vector<Score> Session::score(const std::string& question, const std::vector
       chunk.positions.push_back({p, p, p});
     }
     const Tensor rows = logits.row_range(0, int64_t(s.ids.size()));
-    decode(run, m.config.text, m.weights.decoder, *cache_, chunk, Logits::all, rows);
+    decode(run, m.config.text, weights().decoder, *cache_, chunk, Logits::all, rows);
     cache_->used = prompt;
     s.logprob = log_softmax(first, s.ids[0]);
     for (size_t i = 0; i < s.ids.size(); ++i) {
@@ -401,9 +438,9 @@ void Session::select_for(const Run& run, const std::vector<Cell>& cells) {
     Arena::Scope scope(run.arena);
     const std::vector<int32_t> ids = text_ids(m.config, cells);
     const Tensor text = run.arena.tensor(int64_t(ids.size()), m.config.text.hidden);
-    run.ops.embed(text, m.weights.decoder.embed, ids.data());
+    run.ops.embed(text, weights().decoder.embed, ids.data());
     const std::vector<Kept> before = medium.kept;
-    select_with_text(run, m, selector_, text, medium);
+    select_with_text(run, m, weights(), selector_, text, medium);
     const bool same = before.size() == medium.kept.size() && std::equal(before.begin(), before.end(), medium.kept.begin(), [](const Kept& a, const Kept& b) { return a.index == b.index; });
     if (same) continue;
     const auto stale = std::find_if(cached_.begin(), cached_.end(), [&](const Cell& c) { return c.medium == int32_t(i); });
@@ -468,7 +505,7 @@ void Session::generate(const Run& run, Tensor logits, int64_t next_position, con
     chunk.ids = {id};
     chunk.positions = {{next_position, next_position, next_position}};
     ++next_position;
-    decode(run, m.config.text, m.weights.decoder, *cache_, chunk, Logits::last, logits);
+    decode(run, m.config.text, weights().decoder, *cache_, chunk, Logits::last, logits);
     cached_.push_back({id, -1});
   }
   say(stream.finish());

@@ -18,13 +18,14 @@
 namespace bg {
 
 struct SessionOptions {
-  std::string backend = "cpu";  // "cpu" (the best instruction set), "cpu/avx2", "cpu/portable", "ref" (float), "ref64" (double)
+  std::string backend = "cpu";  // "cpu" (the best instruction set), "cpu/avx2" …: the built ones, "ref" (float), "ref64" (double)
   int threads = 1;
   int64_t context = 4096;       // tokens of prompt, answers and visual rows together; at most the model's
   int64_t chunk = 512;          // prompt tokens processed at once: memory against speed, never the result
   uint64_t memory_cap = 0;      // bytes the session may take for itself (MemoryPlan::total); 0: no cap
   std::string selector;         // "": the checkpoint's; "coverage", "coverage-text", "concept" (needs its weights), "none"
-  Precision precision = Precision::fast;
+  Precision precision = Precision::fast;  // of the CPU backends; ref computes in its own type
+  std::string kv_type;          // of the KV cache: "f32", "bf16", "q8_0"; "" or "auto": BF16 with fast, F32 with float32. ref: always its own
   std::string trace_folder;     // "": no trace
   bool trace_data = false;
   Callbacks callbacks;
@@ -91,6 +92,8 @@ class Session {
 
  private:
   Run run(Arena& arena);
+  MemoryPlan plan_of(uint64_t media, uint64_t workspace, uint64_t pixels) const;
+  const Weights& weights();
   void check_cap(const MemoryPlan& plan) const;
   // A question made ready: the transcript with it, and the position of what comes after.
   struct Question {
@@ -109,6 +112,8 @@ class Session {
   SessionOptions options_;
   std::unique_ptr<Ops> ops_;
   SelectorChoice selector_;
+  Type kv_type_;
+  const Weights* weights_ = nullptr;    // see weights()
   std::unique_ptr<Trace> trace_;
   Prompt prompt_;
   std::unique_ptr<KvCache> cache_;

@@ -46,6 +46,10 @@ bg::SessionOptions options_of(const bg_session_params* params, const bg::Model& 
   o.chunk = p.chunk;
   o.memory_cap = p.memory_cap;
   if (p.selector) o.selector = p.selector;
+  const std::string precision = p.precision ? p.precision : "fast";
+  if (precision != "fast" && precision != "float32") throw Error(Status::invalid_argument, "unknown precision \"" + precision + "\"; there are fast, float32");
+  o.precision = precision == "fast" ? bg::Precision::fast : bg::Precision::float32;
+  if (p.kv_type) o.kv_type = p.kv_type;
   if (p.trace_folder) o.trace_folder = p.trace_folder;
   o.trace_data = p.trace_data != 0;
   o.callbacks = callbacks_of(p.callbacks);
@@ -111,6 +115,14 @@ const char* bg_status_name(bg_status status) {
 
 const char* bg_instruction_set(void) { return bg::isa_name(bg::best_isa()); }
 
+const char* bg_built_instruction_set(int index, int* usable) {
+  int count = 0;
+  const bg::Isa* built = bg::built_isas(&count);
+  if (index < 0 || index >= count) return nullptr;
+  if (usable) *usable = bg::runs(built[index]);
+  return bg::isa_name(built[index]);
+}
+
 bg_status bg_model_open(const char* path, bg_model** model, bg_error* error) {
   return bg::guarded(error, [&] {
     *bg::required(model, "model") = nullptr;
@@ -133,7 +145,7 @@ bg_status bg_model_get_info(const bg_model* model, bg_model_info* info, bg_error
     i.selector_uses_text = c.selector.use_text;
     i.file_bytes = m.file.file_bytes();
     i.tensors = int64_t(m.file.tensors().size());
-    for (const bg::GgufTensor& t : m.file.tensors()) i.parameters += int64_t(t.bytes / bg::block_bytes(t.type)) * bg::block_values(t.type);
+    for (const bg::GgufTensor& t : m.file.tensors()) i.parameters += t.elements();
     i.layers = c.text.layers;
     i.hidden = c.text.hidden;
     i.ffn = c.text.ffn;
@@ -395,6 +407,7 @@ bg_status bg_plan(const bg_model* model, const bg_session_params* params, const 
     out.workspace = r.workspace;
     out.pixels = r.pixels;
     out.total = r.total();
+    out.packed_weights = r.packed;
     bg::write_struct(plan, out, "bg_memory_plan");
   });
 }

@@ -65,7 +65,9 @@ typedef struct bg_session bg_session;
 
 BG_API const char* bg_version(void);                 /* "0.1.0" */
 BG_API const char* bg_status_name(bg_status status); /* "bad file" */
-BG_API const char* bg_instruction_set(void);         /* the widest this machine and build run: "avx2", "portable" */
+BG_API const char* bg_instruction_set(void);         /* the one that backend "cpu" takes here: "avx2" */
+/* Instruction set `index` of this build, the plainest first; NULL after the last. *usable (may be NULL): whether this machine has it. */
+BG_API const char* bg_built_instruction_set(int index, int* usable);
 
 /* ---- callbacks: all optional, called on the thread that called the library ---- */
 typedef struct bg_callbacks {
@@ -143,7 +145,7 @@ BG_API bg_volume_params bg_volume_params_default(void);
 /* ---- sessions ---- */
 typedef struct bg_session_params {
   size_t struct_size;
-  const char* backend;     /* "cpu" (default), "cpu/avx2", "cpu/portable", "ref" (float32 definition), "ref64" (float64) */
+  const char* backend;     /* "cpu" (default: the best instruction set), "cpu/" and a built instruction set, "ref" (float32 definition), "ref64" (float64) */
   int threads;             /* default: the machine's cores. Never changes a result */
   int64_t context;         /* tokens of the whole conversation, default 4096 or the model's limit if smaller */
   int64_t chunk;           /* prompt tokens at once, default 512: memory against speed. Never changes a result */
@@ -152,6 +154,8 @@ typedef struct bg_session_params {
   const char* trace_folder; /* one line per stage of the model goes to trace.jsonl there; NULL: off */
   int trace_data;          /* non-zero: the tensors too. They contain what the model saw: treat them like the picture */
   const bg_callbacks* callbacks; /* NULL: none; read when the session is opened */
+  const char* precision;   /* NULL or "fast": activations may be rounded for the machine's BF16 and int8 instructions; "float32": never. ref: its own type */
+  const char* kv_type;     /* keys and values: NULL or "auto" (BF16 with fast, F32 with float32), "f32", "bf16", "q8_0" (heads of a multiple of 32) */
 } bg_session_params;
 BG_API bg_session_params bg_session_params_default(void);
 
@@ -256,6 +260,7 @@ typedef struct bg_memory_plan {
   uint64_t weights;    /* mapped file, shared between processes */
   uint64_t kv_cache, media, workspace, pixels;
   uint64_t total;      /* what the session takes for itself: all but weights */
+  uint64_t packed_weights; /* in total; matrices in panels, made by the model's first CPU session for all when its file has them in rows */
 } bg_memory_plan;
 /* One turn of a fresh session with these media, a system text (or NULL) and a question. */
 BG_API bg_status bg_plan(const bg_model* model, const bg_session_params* params, const bg_medium_size* media, int64_t count, const bg_image_params* image_params,

@@ -5,21 +5,21 @@
 
 namespace bg {
 
-size_t KvCache::bytes(const Ops& ops, const Config::Text& c, int64_t context) {
-  return size_t(2 * c.layers) * size_t(context) * size_t(c.kv_heads * c.head_dim) * type_size(ops.type());
+size_t KvCache::part_bytes(Type type, const Config::Text& c, int64_t context) {
+  return (stored_bytes(type, context * c.kv_heads * c.head_dim) + 63) / 64 * 64;
 }
 
-KvCache::KvCache(Ops& ops, const Config::Text& c, int64_t context) : ops_(ops), context_(context), cols_(c.kv_heads * c.head_dim), bytes_(bytes(ops, c, context)) {
+size_t KvCache::bytes(Type type, const Config::Text& c, int64_t context) { return size_t(2 * c.layers) * part_bytes(type, c, context); }
+
+KvCache::KvCache(Ops& ops, Type type, const Config::Text& c, int64_t context)
+    : ops_(ops), type_(type), context_(context), cols_(c.kv_heads * c.head_dim), part_bytes_(part_bytes(type, c, context)), bytes_(bytes(type, c, context)) {
   base_ = ops.allocate(bytes_);
   if (!base_) throw Error(Status::too_large, "no memory for a KV cache of " + std::to_string(context) + " tokens (" + std::to_string(bytes_) + " bytes); use a smaller context");
 }
 
 KvCache::~KvCache() { ops_.release(base_, bytes_); }
 
-Tensor KvCache::part(int64_t n) const {
-  const Tensor first{base_, ops_.type(), context_, cols_, cols_};
-  return first.row_range(n * context_, context_);
-}
+Tensor KvCache::part(int64_t n) const { return {static_cast<char*>(base_) + size_t(n) * part_bytes_, type_, context_, cols_, cols_}; }
 
 namespace {
 
@@ -27,25 +27,29 @@ struct Rotary {
   Tensor cos, sin;  // (T, d/2)
 };
 
-// §4: h += Wo·attn(RMS(h)); q and k are RMS-normalised per head, then rotated; keys and values go straight into the cache.
+// §4: h += Wo·attn(RMS(h)); q and k are RMS-normalised per head, then rotated. Keys and values go straight into a cache of their type; another type
+// rounds them.
 void attention(const Run& run, const Config::Text& c, const DecoderWeights::Layer& w, KvCache& cache, int64_t layer, Tensor h, Rotary rotary, const std::string& name) {
   Ops& ops = run.ops;
   Arena::Scope scope(run.arena);
   const int64_t T = h.rows, past = cache.used;
   const Tensor x = run.arena.tensor(T, c.hidden), q = run.arena.tensor(T, c.heads * c.head_dim), o = run.arena.tensor(T, c.heads * c.head_dim);
-  const Tensor k = cache.keys(layer).row_range(past, T), v = cache.values(layer).row_range(past, T);
+  const Tensor new_keys = cache.keys(layer).row_range(past, T), new_values = cache.values(layer).row_range(past, T);
+  const bool rounds = cache.type() != ops.type();
+  const Tensor k = rounds ? run.arena.tensor(T, c.kv_heads * c.head_dim) : new_keys, v = rounds ? run.arena.tensor(T, c.kv_heads * c.head_dim) : new_values;
   ops.rms_norm(x, h, w.attn_norm.w, c.rms_eps);
-  ops.linear(q, x, w.q, nullptr);
-  ops.linear(k, x, w.k, nullptr);
-  ops.linear(v, x, w.v, nullptr);
+  const Product qkv[] = {{q, w.q}, {k, w.k}, {v, w.v}};
+  ops.linear(x, qkv, 3);
   ops.rms_norm(q.split_rows(c.heads), q.split_rows(c.heads), w.q_norm.w, c.rms_eps);
   ops.rms_norm(k.split_rows(c.kv_heads), k.split_rows(c.kv_heads), w.k_norm.w, c.rms_eps);
   ops.rotary(q, c.heads, rotary.cos, rotary.sin);
   ops.rotary(k, c.kv_heads, rotary.cos, rotary.sin);
+  if (rounds) {
+    ops.copy(new_keys, k);
+    ops.copy(new_values, v);
+  }
   ops.attention_causal(o, q, cache.keys(layer).row_range(0, past + T), cache.values(layer).row_range(0, past + T), c.heads, c.kv_heads, past);
-  ops.linear(x, o, w.o, nullptr);
-  run.tap(name + ".attn", x);
-  ops.add(h, x);
+  run.add_product(h, o, w.o, nullptr, x, name + ".attn");
 }
 
 // §4: h += Wdown·(silu(Wgate·x)·(Wup·x)), x = RMS(h).
@@ -53,14 +57,10 @@ void mlp(const Run& run, const Config::Text& c, const DecoderWeights::Layer& w, 
   Ops& ops = run.ops;
   Arena::Scope scope(run.arena);
   const int64_t T = h.rows;
-  const Tensor x = run.arena.tensor(T, c.hidden), gate = run.arena.tensor(T, c.ffn), up = run.arena.tensor(T, c.ffn);
+  const Tensor x = run.arena.tensor(T, c.hidden), f = run.arena.tensor(T, c.ffn);
   ops.rms_norm(x, h, w.ffn_norm.w, c.rms_eps);
-  ops.linear(gate, x, w.gate, nullptr);
-  ops.linear(up, x, w.up, nullptr);
-  ops.silu_mul(gate, gate, up);
-  ops.linear(x, gate, w.down, nullptr);
-  run.tap(name + ".mlp", x);
-  ops.add(h, x);
+  ops.gated(f, x, w.gate, w.up);
+  run.add_product(h, f, w.down, nullptr, x, name + ".mlp");
 }
 
 }  // namespace

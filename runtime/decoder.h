@@ -10,25 +10,29 @@
 
 namespace bg {
 
-// Keys (after norm and rotation) and values of every layer, `context` rows each. Owns its memory. Rows 0 … used−1 are valid.
+// Keys (after norm and rotation) and values of every layer, `context` rows each, of the backend's type, BF16 or Q8_0 (heads are then whole blocks of 32).
+// Owns its memory. Rows 0 … used−1 are valid.
 class KvCache {
  public:
-  KvCache(Ops& ops, const Config::Text& config, int64_t context);  // throws Error{too_large}
+  KvCache(Ops& ops, Type type, const Config::Text& config, int64_t context);  // throws Error{too_large}
   ~KvCache();
   KvCache(const KvCache&) = delete;
   KvCache& operator=(const KvCache&) = delete;
-  static size_t bytes(const Ops& ops, const Config::Text& config, int64_t context);
+  static size_t bytes(Type type, const Config::Text& config, int64_t context);
 
   Tensor keys(int64_t layer) const { return part(2 * layer); }         // (context, K·d)
   Tensor values(int64_t layer) const { return part(2 * layer + 1); }   // (context, K·d)
+  Type type() const { return type_; }
   int64_t context() const { return context_; }
   int64_t used = 0;
 
  private:
+  static size_t part_bytes(Type type, const Config::Text& config, int64_t context);
   Tensor part(int64_t n) const;
   Ops& ops_;
+  Type type_;
   int64_t context_, cols_;
-  size_t bytes_;
+  size_t part_bytes_, bytes_;
   void* base_ = nullptr;
 };
 

@@ -39,23 +39,18 @@ void layer(const Run& run, int64_t heads, const Dilation (&pairs)[3], const Slid
     Arena::Scope scope(run.arena);
     const Tensor y = run.arena.tensor(T, D), q = run.arena.tensor(T, D), k = run.arena.tensor(T, D), v = run.arena.tensor(T, D), o = run.arena.tensor(T, D);
     ops.layer_norm(y, x, w.norm1.w, w.norm1.b, kEps);
-    ops.linear(q, y, w.q.w, w.q.b);
-    ops.linear(k, y, w.k.w, w.k.b);
-    ops.linear(v, y, w.v.w, w.v.b);
+    const Product qkv[] = {{q, w.q.w, w.q.b}, {k, w.k.w, w.k.b}, {v, w.v.w, w.v.b}};
+    ops.linear(y, qkv, 3);
     ops.attention_dilated(o, q, k, v, heads, pairs, 3);
-    ops.linear(y, o, w.out.w, w.out.b);
-    run.tap(name + ".attn", y);
-    ops.add(x, y);
+    run.add_product(x, o, w.out.w, w.out.b, y, name + ".attn");
   }
   {
     Arena::Scope scope(run.arena);
     const Tensor y = run.arena.tensor(T, D), f = run.arena.tensor(T, w.up.w.rows);
     ops.layer_norm(y, x, w.norm2.w, w.norm2.b, kEps);
-    ops.linear(f, y, w.up.w, w.up.b);
-    ops.gelu_erf(f, f);
-    ops.linear(y, f, w.down.w, w.down.b);
-    run.tap(name + ".ffn", y);
-    ops.add(x, y);
+    const Product up{f, w.up.w, w.up.b, Then::gelu_erf};
+    ops.linear(y, &up, 1);
+    run.add_product(x, f, w.down.w, w.down.b, y, name + ".ffn");
   }
   run.tap(name + ".out", x);
 }

@@ -26,7 +26,7 @@ void shape_grid(const Config& c, Grid grid, Medium& medium) {
 // Level 0 is the top: a slide's last layer; level 1 + i is DeepStack level i: its layer i.
 size_t state_of(const Model& m, size_t level) { return level == 0 ? size_t(m.config.slide.layers) - 1 : level - 1; }
 
-const Linear& projector_of(const Model& m, size_t level) { return level == 0 ? m.weights.slide.projector : m.weights.slide.deepstack[level - 1]; }
+const Linear& projector_of(const Weights& w, size_t level) { return level == 0 ? w.slide.projector : w.slide.deepstack[level - 1]; }
 
 // Width and number of feature matrices that are kept for later choices.
 int64_t feature_width(const Model& m, const Medium& medium) { return medium.kind == MediumKind::slide ? m.config.slide.feature_dim : m.config.text.hidden; }
@@ -42,7 +42,7 @@ void tap_kept(const Run& run, const Kept& kept, size_t level) {
 }
 
 // §3: every level chooses for itself.
-void choose(const Run& run, const Model& m, const SelectorChoice& s, const std::vector<Tensor>& features, Tensor text, Medium& medium) {
+void choose(const Run& run, const Model& m, const Weights& w, const SelectorChoice& s, const std::vector<Tensor>& features, Tensor text, Medium& medium) {
   std::vector<Kept> chosen;
   for (size_t l = 0; l < size_t(m.levels()); ++l) {
     run.step("selection", int64_t(l), m.levels());
@@ -51,16 +51,16 @@ void choose(const Run& run, const Model& m, const SelectorChoice& s, const std::
     const Tensor x = features[slide ? state_of(m, l) : l];
     const Tensor out = medium.rows[l].row_range(0, medium.kept_tokens());
     const Tensor guide = s.use_text || s.kind == "ConceptSelector" ? text : Tensor{};
-    const ConceptWeights& concepts = l == 0 ? m.weights.concept_top : m.weights.concept_deep;
+    const ConceptWeights& concepts = l == 0 ? w.concept_top : w.concept_deep;
     Kept kept;
     if (s.kind == "ConceptSelector")
-      kept = slide ? select_concept(run, concepts, projector_of(m, l), x, guide, medium.budget) : select_concept(run, concepts, x, guide, medium.budget);
+      kept = slide ? select_concept(run, concepts, projector_of(w, l), x, guide, medium.budget) : select_concept(run, concepts, x, guide, medium.budget);
     else
-      kept = slide ? select_slide_coverage(run, x, projector_of(m, l), guide, medium.budget) : select_coverage(run, x, guide, medium.budget);
+      kept = slide ? select_slide_coverage(run, x, projector_of(w, l), guide, medium.budget) : select_coverage(run, x, guide, medium.budget);
     if (slide) {
       const Tensor states = run.arena.tensor(out.rows, x.cols);
       run.ops.gather_rows(states, x, kept.index.data());
-      project_rows(run, projector_of(m, l), states, out);
+      project_rows(run, projector_of(w, l), states, out);
     } else {
       run.ops.gather_rows(out, x, kept.index.data());
     }
@@ -120,23 +120,25 @@ void release_rows(const Model& m, const SelectorChoice& s, Ops& ops, Medium& med
   medium.rows.clear();
 }
 
-void encode_medium(const Run& run, const Model& m, const SelectorChoice& s, const float* input, Medium& medium) {
+void encode_medium(const Run& run, const Model& m, const Weights& w, const SelectorChoice& s, const float* input, Medium& medium) {
   Arena::Scope scope(run.arena);
   std::vector<Tensor> features = medium.features;
   for (int64_t i = int64_t(features.size()); i < feature_count(m, medium); ++i) features.push_back(run.arena.tensor(medium.tokens, feature_width(m, medium)));
   if (medium.kind == MediumKind::slide) {
-    longnet(run, m.config.slide, m.weights.slide, input, features);
+    longnet(run, m.config.slide, w.slide, input, features);
   } else {
     Arena::Scope inner(run.arena);
-    const Tensor x = run.arena.tensor(medium.grid.patches(), m.weights.vit.patch_embed.w.cols);
+    const Tensor x = run.arena.tensor(medium.grid.patches(), w.vit.patch_embed.w.cols);
     run.ops.write(x, input);
     run.tap(std::string(medium_name(medium.kind)) + ".patches", x);
-    vit(run, m.config.vision, m.weights.vit, x, medium.grid, features);
+    vit(run, m.config.vision, w.vit, x, medium.grid, features);
   }
-  if (!waits_for_text(s, medium)) choose(run, m, s, features, {}, medium);
+  if (!waits_for_text(s, medium)) choose(run, m, w, s, features, {}, medium);
 }
 
-void select_with_text(const Run& run, const Model& m, const SelectorChoice& s, Tensor text, Medium& medium) { choose(run, m, s, medium.features, text, medium); }
+void select_with_text(const Run& run, const Model& m, const Weights& w, const SelectorChoice& s, Tensor text, Medium& medium) {
+  choose(run, m, w, s, medium.features, text, medium);
+}
 
 uint64_t encode_workspace(const Model& m, const SelectorChoice& s, const Ops& real, const Medium& shape) {
   const std::unique_ptr<Ops> ops = make_plan_ops(real);
@@ -145,7 +147,7 @@ uint64_t encode_workspace(const Model& m, const SelectorChoice& s, const Ops& re
   medium.rows.clear();
   medium.features.clear();
   take_rows(m, s, *ops, medium);
-  encode_medium({*ops, arena, nullptr, nullptr}, m, s, nullptr, medium);
+  encode_medium({*ops, arena, nullptr, nullptr}, m, m.weights, s, nullptr, medium);
   return arena.peak();
 }
 
@@ -158,7 +160,7 @@ uint64_t select_workspace(const Model& m, const SelectorChoice& s, const Ops& re
   medium.features.clear();
   take_rows(m, s, *ops, medium);
   const Run run{*ops, arena, nullptr, nullptr};
-  select_with_text(run, m, s, arena.tensor(text_rows, m.config.text.hidden), medium);
+  select_with_text(run, m, m.weights, s, arena.tensor(text_rows, m.config.text.hidden), medium);
   return arena.peak();
 }
 

@@ -48,9 +48,10 @@ void take_rows(const Model& m, const SelectorChoice& s, Ops& ops, Medium& medium
 void release_rows(const Model& m, const SelectorChoice& s, Ops& ops, Medium& medium);
 
 // input: patch vectors (P, 3·2·16·16) or slide features (N, feature_dim), host memory, not read while planning. Fills features, or rows and kept.
-void encode_medium(const Run& run, const Model& m, const SelectorChoice& s, const float* input, Medium& medium);
+// w: the model's weights, as the backend wants them.
+void encode_medium(const Run& run, const Model& m, const Weights& w, const SelectorChoice& s, const float* input, Medium& medium);
 // Text rows (m, h): fills rows and kept from features.
-void select_with_text(const Run& run, const Model& m, const SelectorChoice& s, Tensor text, Medium& medium);
+void select_with_text(const Run& run, const Model& m, const Weights& w, const SelectorChoice& s, Tensor text, Medium& medium);
 
 // Peak of the two, by running them against counting operations. shape: a medium after shape_*().
 uint64_t encode_workspace(const Model& m, const SelectorChoice& s, const Ops& real, const Medium& shape);

@@ -35,6 +35,28 @@ std::string weights_hash(const Gguf& file) {
 
 }  // namespace
 
-Model::Model(const std::string& path) : file(path), config(read_config(file)), weights(read_weights(file, config)), tokenizer(read_tokenizer(file, config)), weights_sha256(weights_hash(file)), weight_types(bg::weight_types(weights.decoder)) {}
+Model::Model(const std::string& path)
+    : file(path),
+      config(read_config(file)),
+      weights(read_weights(file, config)),
+      tokenizer(read_tokenizer(file, config)),
+      weights_sha256(weights_hash(file)),
+      weight_types(bg::weight_types(weights.decoder)),
+      packed_bytes(PackedWeights::bytes(weights)) {}
+
+const Weights& Model::in_panels(int threads, const Callbacks& callbacks) const {
+  if (packed_bytes == 0) return weights;
+  std::lock_guard<std::mutex> lock(packing_);
+  if (packed_) return packed_->weights();
+  packed_ = PackedWeights::make(weights, threads);
+  if (packed_) {
+    file.mapping().forget(0, file.file_bytes());  // the rows are not needed again
+    return packed_->weights();
+  }
+  if (callbacks.log)
+    callbacks.log(1, "no memory to pack the weights into panels (" + std::to_string(packed_bytes) +
+                         " bytes): going on with the file's rows, slower; breastgpt-convert --layout panels makes a file that needs no packing");
+  return weights;
+}
 
 }  // namespace bg

@@ -1,10 +1,13 @@
 // A weights file, opened and checked: immutable, shared by any number of sessions and threads.
 #pragma once
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "loaders/gguf.h"
 #include "runtime/config.h"
+#include "runtime/packed.h"
+#include "runtime/run.h"
 #include "runtime/tokenizer.h"
 #include "runtime/weights.h"
 
@@ -19,8 +22,16 @@ struct Model {
   Tokenizer tokenizer;
   std::string weights_sha256;  // SHA-256 over the file's list of tensor hashes: names this set of weights
   std::string weight_types;    // of the decoder's matrices: "Q4_K + Q6_K"
+  uint64_t packed_bytes;       // that in_panels() takes; 0 when the file's matrices lie in panels
 
   int64_t levels() const { return 1 + int64_t(config.vision.deepstack.size()); }  // feature matrices per medium
+  // The weights as the CPU kernels read them fast: the file's own, or a copy in panels, made by the first who asks, for all, and kept. Without memory for
+  // it the file's rows, with a warning.
+  const Weights& in_panels(int threads, const Callbacks& callbacks) const;
+
+ private:
+  mutable std::mutex packing_;
+  mutable std::unique_ptr<PackedWeights> packed_;
 };
 
 }  // namespace bg

@@ -37,6 +37,17 @@ void Run::step(const char* stage, int64_t done, int64_t total) const {
   if (callbacks->cancel && callbacks->cancel()) throw Error(Status::cancelled, std::string("cancelled by the caller during ") + stage);
 }
 
+void Run::add_product(Tensor y, Tensor x, Weight w, const float* b, Tensor scratch, const std::string& stage) const {
+  if (trace) {
+    ops.linear(scratch, x, w, b);
+    tap(stage, scratch);
+    ops.add(y, scratch);
+  } else {
+    const Product p{y, w, b, Then::add};
+    ops.linear(x, &p, 1);
+  }
+}
+
 void Run::trace_tensor(const std::string& stage, Tensor x) const { trace->tensor(stage, ops, x); }
 
 }  // namespace bg

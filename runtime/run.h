@@ -60,6 +60,8 @@ struct Run {
   void tap(const std::string& stage, Tensor x) const {
     if (trace) trace_tensor(stage, x);
   }
+  // y += x·wᵀ + b. With a trace the product is made by itself, in `scratch` (the shape of y), so that it can be shown: the same bits.
+  void add_product(Tensor y, Tensor x, Weight w, const float* b, Tensor scratch, const std::string& stage) const;
 
  private:
   void trace_tensor(const std::string& stage, Tensor x) const;

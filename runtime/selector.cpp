@@ -21,11 +21,6 @@ Kept keep_all(int64_t L) {
   return kept;
 }
 
-// Rows [first, first + n) of a weight matrix.
-Weight weight_rows(const Weight& w, int64_t first, int64_t n) {
-  return {static_cast<const char*>(w.data) + stored_bytes(w.type, first * w.cols), w.type, n, w.cols};
-}
-
 // g = σ(w·mean(T) + b); w·mean(T) is the mean of w·T_i.
 double concept_gate(const Run& run, const Linear& gate, Tensor text) {
   Arena::Scope scope(run.arena);
@@ -45,15 +40,16 @@ std::vector<Tensor> concept_queries(const Run& run, const ConceptWeights& w, Ten
   for (int64_t h = 0; h < kConceptHeads; ++h) q.push_back(run.arena.tensor(C, d));
   Arena::Scope scope(run.arena);
   const double g = concept_gate(run, w.gate, text);
-  const Tensor concepts = run.arena.tensor(C, D), learned = concepts.row_range(0, n), words = concepts.row_range(n, text.rows);
+  const Tensor concepts = run.arena.tensor(C, D), all = run.arena.tensor(C, D), learned = concepts.row_range(0, n), words = concepts.row_range(n, text.rows);
   std::vector<int32_t> ids(static_cast<size_t>(n));
   std::iota(ids.begin(), ids.end(), 0);
   ops.embed(learned, w.queries, ids.data());
   ops.copy(words, text);
   ops.scale(learned, g);
   ops.scale(words, 1 - g);
+  ops.linear(all, concepts, w.q, nullptr);
   for (int64_t h = 0; h < kConceptHeads; ++h) {
-    ops.linear(q[size_t(h)], concepts, weight_rows(w.q, h * d, d), nullptr);
+    ops.copy(q[size_t(h)], all.col_range(h * d, d));
     ops.scale(q[size_t(h)], 1 / std::sqrt(double(d)));
   }
   return q;

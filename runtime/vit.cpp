@@ -29,19 +29,15 @@ void block(const Run& run, const Config::Vision& c, const VitWeights::Block& w, 
     ops.rotary(q, c.heads, cos, sin);
     ops.rotary(k, c.heads, cos, sin);
     ops.attention_frames(o, q, k, v, c.heads, frame);
-    ops.linear(y, o, w.proj.w, w.proj.b);
-    run.tap(name + ".attn", y);
-    ops.add(x, y);
+    run.add_product(x, o, w.proj.w, w.proj.b, y, name + ".attn");
   }
   {
     Arena::Scope scope(run.arena);
     const Tensor y = run.arena.tensor(P, d), f = run.arena.tensor(P, c.ffn);
     ops.layer_norm(y, x, w.norm2.w, w.norm2.b, kEps);
-    ops.linear(f, y, w.fc1.w, w.fc1.b);
-    ops.gelu_tanh(f, f);
-    ops.linear(y, f, w.fc2.w, w.fc2.b);
-    run.tap(name + ".mlp", y);
-    ops.add(x, y);
+    const Product fc1{f, w.fc1.w, w.fc1.b, Then::gelu_tanh};
+    ops.linear(y, &fc1, 1);
+    run.add_product(x, f, w.fc2.w, w.fc2.b, y, name + ".mlp");
   }
   run.tap(name + ".out", x);
 }
@@ -57,8 +53,8 @@ void merger(const Run& run, const VitWeights::Merger& w, Tensor x, int64_t merge
   else
     ops.layer_norm(joined, x.join_rows(merge * merge), w.norm.w, w.norm.b, kEps);
   const Tensor f = run.arena.tensor(joined.rows, w.fc1.w.rows);
-  ops.linear(f, joined, w.fc1.w, w.fc1.b);
-  ops.gelu_erf(f, f);
+  const Product fc1{f, w.fc1.w, w.fc1.b, Then::gelu_erf};
+  ops.linear(joined, &fc1, 1);
   ops.linear(y, f, w.fc2.w, w.fc2.b);
 }
 

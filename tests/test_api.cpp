@@ -97,7 +97,16 @@ TEST_CASE("api: info, verify, plan, reports") {
   bg_memory_plan plan{};
   plan.struct_size = sizeof plan;
   REQUIRE(bg_plan(model.p, &params, &size, 1, nullptr, nullptr, 0, nullptr, "Q?", &plan, &e) == BG_OK);
-  CHECK(plan.total == plan.kv_cache + plan.media + plan.workspace + plan.pixels);
+  CHECK(plan.total == plan.packed_weights + plan.kv_cache + plan.media + plan.workspace + plan.pixels);
+  CHECK(plan.packed_weights > 0);  // the file is in rows
+  params.backend = "ref";
+  params.kv_type = "f32";
+  bg_memory_plan exact = plan;
+  REQUIRE(bg_plan(model.p, &params, &size, 1, nullptr, nullptr, 0, nullptr, "Q?", &exact, &e) == BG_OK);
+  CHECK(exact.packed_weights == 0);
+  params.backend = "cpu";
+  REQUIRE(bg_plan(model.p, &params, &size, 1, nullptr, nullptr, 0, nullptr, "Q?", &plan, &e) == BG_OK);
+  CHECK(exact.kv_cache == plan.kv_cache);
   CHECK(plan.workspace > 0);
 
   bg_session* session = nullptr;
@@ -144,6 +153,38 @@ TEST_CASE("api: structures of another size are read by their size, or refused") 
   bg_session_close(session);
   bg_model_info info{};
   CHECK(contains(status_message(bg_model_get_info(model.p, &info, &e), BG_INVALID_ARGUMENT, e), "sizeof(bg_model_info)"));
+}
+
+TEST_CASE("api: precision, the type of keys and values, instruction sets") {
+  const Model model(tiny_weights("tiny-8b"));
+  bg_error e;
+  bg_session* session = nullptr;
+  bg_session_params params = bg_session_params_default();
+  params.context = 64;
+  params.precision = "double";
+  CHECK(contains(status_message(bg_session_open(model.p, &params, &session, &e), BG_INVALID_ARGUMENT, e), "unknown precision \"double\"; there are fast"));
+  params.kv_type = "fp8";
+  for (const char* precision : {"fast", "float32"}) {
+    params.precision = precision;
+    CHECK(contains(status_message(bg_session_open(model.p, &params, &session, &e), BG_INVALID_ARGUMENT, e), "there are auto, f32, bf16, q8_0"));
+  }
+  params.kv_type = "auto";
+  REQUIRE(bg_session_open(model.p, &params, &session, &e) == BG_OK);
+  bg_session_close(session);
+
+  std::vector<std::string> usable;
+  int here = 0;
+  CHECK(std::string(bg_built_instruction_set(0, nullptr)) == "portable");
+  CHECK(bg_built_instruction_set(-1, &here) == nullptr);
+  for (int i = 0; const char* name = bg_built_instruction_set(i, &here); ++i) {
+    const std::string backend = std::string("cpu/") + name;
+    params.backend = backend.c_str();
+    const bg_status opened = bg_session_open(model.p, &params, &session, &e);
+    CHECK_MESSAGE(opened == (here ? BG_OK : BG_UNSUPPORTED), name);
+    bg_session_close(session);
+    if (here) usable.push_back(name);
+  }
+  CHECK(std::find(usable.begin(), usable.end(), bg_instruction_set()) != usable.end());
 }
 
 TEST_CASE("api: NULL and nonsense are refused, never followed") {

@@ -65,6 +65,8 @@ TEST_CASE("cli: failures name the file") {
   fails({"ask", "-m", model, "--image", golden_path(kDemo), "--max-pixels", "100", "q"}, 1, "demo.jpg");
   fails({"ask", "-m", model, "--system", "@" + folder.file("role.txt"), "q"}, 1, "role.txt: cannot be read");
   fails({"ask", "-m", model, "--backend", "gpu", "q"}, 1, "unknown backend \"gpu\"");
+  fails({"ask", "-m", model, "--precision", "int8", "q"}, 1, "unknown precision \"int8\"; there are fast, float32");
+  fails({"plan", "-m", model, "--kv", "f8", "q"}, 1, "unknown type \"f8\" for the KV cache");
   fails({"ask", "-m", model, "--memory-cap", "1K", "q"}, 1, "the cap is");
   fails({"ask", "-m", model, "--context", "64", std::string(600, 'z') + " 1 2 3 4 5 6 7 8 9"}, 1, "the context 64");
   fails({"compare", folder.path.string(), folder.path.string()}, 1, "trace.jsonl: cannot be read");
@@ -101,8 +103,9 @@ TEST_CASE("cli: ask, json, chat, plan, info, verify") {
 
   const CliResult plan = breastgpt({"plan", "-m", model, "--image", image, "What is it?"});
   CHECK(plan.code == 0);
-  for (const char* row : {"weights", "KV cache", "visual rows", "workspace", "pixels", "total"}) CHECK(contains(plan.out, row));
-  CHECK(contains(breastgpt({"info"}).out, "this machine: backend cpu/"));
+  for (const char* row : {"weights", "packed", "KV cache", "visual rows", "workspace", "pixels", "total"}) CHECK(contains(plan.out, row));
+  const std::string machine = breastgpt({"info"}).out;
+  for (const char* row : {"this machine: backend cpu/", "instructions: built in and here: portable", "huge pages:   "}) CHECK(contains(machine, row));
   CHECK(contains(breastgpt({"info", model}).out, "selector:     CoverageTokenSelector"));
 
   CHECK(breastgpt({"verify", model}).code == 0);
@@ -121,9 +124,9 @@ TEST_CASE("cli: traces are compared stage by stage") {
     const CliResult r = breastgpt(args);
     CHECK_MESSAGE(r.code == 0, r.err);
   };
-  trace("one", {"--threads", "1", "--trace-data"});
-  trace("three", {"--threads", "3", "--trace-data"});
-  trace("portable", {"--backend", "cpu/portable", "--trace-data"});
+  trace("one", {"--threads", "1", "--trace-data", "--precision", "float32"});
+  trace("three", {"--threads", "3", "--trace-data", "--precision", "float32"});
+  trace("portable", {"--backend", "cpu/portable", "--trace-data", "--precision", "float32"});
   trace("bare", {"--backend", "ref"});
   CliResult r = breastgpt({"compare", folder.file("one"), folder.file("three")});
   CHECK(r.code == 0);

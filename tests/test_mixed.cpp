@@ -62,6 +62,7 @@ CaseRun run_case(const std::string& name, const std::string& backend, int thread
   options.threads = threads;
   options.chunk = chunk;
   options.context = 256;
+  options.precision = Precision::float32;
   if (trace) options.trace_folder = folder.file("trace");
   options.trace_data = trace;
   CaseRun out;
@@ -186,6 +187,7 @@ TEST_CASE("mixed: options are scored exactly, and the conversation stays as it w
   SessionOptions o;
   o.context = 256;
   o.threads = 2;
+  o.precision = Precision::float32;
   Session session(model, o), fresh(model, o);
   const std::vector<std::string> options = {"benign", "malignant mass", "A"};
   const std::vector<Score> scores = session.score("Name it.", options);
@@ -203,7 +205,7 @@ TEST_CASE("mixed: options are scored exactly, and the conversation stays as it w
     const size_t prompt = chunk.ids.size();
     chunk.ids.insert(chunk.ids.end(), scores[i].ids.begin(), scores[i].ids.end());
     for (int64_t p = 0; p < int64_t(chunk.ids.size()); ++p) chunk.positions.push_back({p, p, p});
-    KvCache cache(*ops, c, 256);
+    KvCache cache(*ops, ops->type(), c, 256);
     const Tensor logits = arena.tensor(int64_t(chunk.ids.size()), c.vocab);
     decode(run, c, model->weights.decoder, cache, chunk, Logits::all, logits);
     double want = 0;
@@ -303,6 +305,7 @@ TEST_CASE("mixed: the learned selector in a session, for pictures and slides") {
     o.backend = backend;
     o.threads = 3;
     o.context = 256;
+    o.precision = Precision::float32;
     o.memory_cap = Session::plan(*model, o, inputs, "", "Is it benign?").total();
     Session session(model, o);
     for (const MediumInput& in : inputs) session.add(in);

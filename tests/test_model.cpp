@@ -105,7 +105,7 @@ Forward forward(const std::string& name, const std::string& backend, int threads
     for (size_t axis = 0; axis < 3; ++axis)
       for (const Position& p : chunk.positions) out.positions.push_back(p[axis]);
 
-    KvCache cache(*ops, c.text, int64_t(cells.size()) + 64);
+    KvCache cache(*ops, ops->type(), c.text, int64_t(cells.size()) + 64);
     const Tensor logits = arena.tensor(int64_t(cells.size()), c.text.vocab);
     decode(run, c.text, model->weights.decoder, cache, chunk, Logits::all, logits);
 

@@ -59,6 +59,7 @@ SessionOptions options_with(int threads, int64_t chunk, const std::string& backe
   o.threads = threads;
   o.chunk = chunk;
   o.context = 256;
+  o.precision = Precision::float32;  // the goldens are exact
   return o;
 }
 
@@ -118,6 +119,19 @@ TEST_CASE("session: trace lines are the same for 1 and 3 threads") {
   }
   CHECK(read_file(folder.file("1/trace.jsonl")) == read_file(folder.file("3/trace.jsonl")));
   CHECK(read_file(folder.file("1/trace.jsonl")).size() > 1000);
+}
+
+TEST_CASE("session: a trace changes no bit") {
+  for (const char* name : {"8b-image", "breastgpt-8-text"}) {
+    for (const Precision precision : {Precision::float32, Precision::fast}) {
+      TempDir folder;
+      SessionOptions o = options_with(2, 512);
+      o.precision = precision;
+      const Said plain = say(name, o);
+      o.trace_folder = folder.file("trace");
+      CHECK(say(name, o).logprobs == plain.logprobs);
+    }
+  }
 }
 
 TEST_CASE("session: text-guided selection reconsiders earlier pictures as a fresh session would") {
@@ -228,6 +242,16 @@ TEST_CASE("session: every refusal says what and why") {
   CHECK(open([](SessionOptions& o) { o.threads = 0; }).find("threads must be 1 … 1024, got 0") != std::string::npos);
   CHECK(open([](SessionOptions& o) { o.context = 1 << 20; }).find("this model takes 1 … 2048") != std::string::npos);
   CHECK(open([](SessionOptions& o) { o.chunk = 0; }).find("at least 1") != std::string::npos);
+  CHECK(open([](SessionOptions& o) { o.kv_type = "q4_0"; }).find("unknown type \"q4_0\" for the KV cache; there are auto, f32, bf16") != std::string::npos);
+  const std::string narrow = message_of([&] {
+    SessionOptions o = options_with(1, 512);
+    o.kv_type = "q8_0";
+    Session session(tiny_model("tiny-4b"), o);
+  });
+  CHECK(narrow.find("needs heads of whole blocks of 32; this model's have 16") != std::string::npos);
+  CHECK(open([](SessionOptions& o) { o.backend = "ref64", o.kv_type = "bf16"; }).find("ref64 keeps keys and values in its own type") != std::string::npos);
+  CHECK(open([](SessionOptions& o) { o.kv_type = "f32"; }).empty());
+  CHECK(open([](SessionOptions& o) { o.backend = "ref", o.kv_type = "f32"; }).empty());
   CHECK(open([](SessionOptions& o) { o.trace_folder = "/dev/null/x"; }).find("cannot make this folder") != std::string::npos);
 
   Session session(model, options_with(1, 512));

@@ -248,6 +248,8 @@ int run_ask(int argc, char** argv) {
     const Json out = {{"version", bg_version()},
                       {"model", {{"file", info.path}, {"type", info.type}, {"weights", info.weight_type}, {"weights_sha256", info.weights_sha256}, {"selector", strings[2].empty() ? info.selector : strings[2]}}},
                       {"backend", strings[0] == "cpu" ? std::string("cpu/") + bg_instruction_set() : strings[0]},
+                      {"precision", params.precision},
+                      {"kv", params.kv_type},
                       {"threads", params.threads},
                       {"system_sha256", system.empty() ? Json(nullptr) : Json(bg::sha256_hex(system.data(), system.size()))},
                       {"media", seen},

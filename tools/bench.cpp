@@ -68,7 +68,10 @@ Json describe_run(const Options& o, const bg_model_info& model, const Dataset& d
   Json files = Json::array();
   for (const DataFile& file : data.files) files.push_back({{"name", file.name}, {"sha256", file.sha256}});
   const std::string backend = o.text("--backend", "cpu");
-  Json options = {{"backend", backend == "cpu" ? std::string("cpu/") + bg_instruction_set() : backend}, {"max-tokens", o.integer("--max-tokens", 1024, 1, 16384)}};
+  Json options = {{"backend", backend == "cpu" ? std::string("cpu/") + bg_instruction_set() : backend},
+                  {"precision", o.text("--precision", "fast")},
+                  {"kv", o.text("--kv", "auto")},
+                  {"max-tokens", o.integer("--max-tokens", 1024, 1, 16384)}};
   // Not here: --threads and --chunk, which never change a result.
   for (const char* name : {"--selector", "--image-tokens", "--volume-tokens", "--slide-tokens", "--max-image-tokens", "--max-pixels", "--window", "--context", "--memory-cap",
                            "--stage", "--modality", "--task", "--limit"})

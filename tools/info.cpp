@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <fstream>
 
 #include "tools/session.h"
 
@@ -16,6 +17,24 @@ const std::vector<Option> kModelOption = {{"--model", "FILE", "weights file made
 std::string model_argument(const Options& o) {
   if (o.arguments().size() > 1 || (o.has("--model") && !o.arguments().empty())) throw Failure{kUsage, "one weights file at a time"};
   return o.has("--model") ? o.text("--model") : o.arguments().empty() ? "" : o.arguments()[0];
+}
+
+// What Linux says of 2 MiB pages: "[always] madvise never".
+const char* huge_pages() {
+  std::ifstream in("/sys/kernel/mm/transparent_hugepage/enabled");
+  std::string text;
+  std::getline(in, text);
+  const bool available = text.find("[always]") != std::string::npos || text.find("[madvise]") != std::string::npos;
+  return available ? "available" : "not available: weights are read some percent slower";
+}
+
+void print_machine() {
+  std::printf("breastgpt %s\nthis machine: backend cpu/%s, %d threads\n", bg_version(), bg_instruction_set(), bg_session_params_default().threads);
+  std::string usable, missing;
+  int here = 0;
+  for (int i = 0; const char* name = bg_built_instruction_set(i, &here); ++i) (here ? usable : missing) += std::string(" ") + name;
+  std::printf("instructions: built in and here:%s; built in only:%s\n", usable.c_str(), missing.empty() ? " none" : missing.c_str());
+  std::printf("huge pages:   %s\n", huge_pages());
 }
 
 void verify_progress(void*, const char*, int64_t done, int64_t total) {
@@ -33,7 +52,7 @@ int run_info(int argc, char** argv) {
     return kOk;
   }
   const std::string path = model_argument(o);
-  std::printf("breastgpt %s\nthis machine: backend cpu/%s, %d threads\n", bg_version(), bg_instruction_set(), bg_session_params_default().threads);
+  print_machine();
   if (path.empty()) return kOk;
   const ModelPtr model = open_model(path);
   bg_model_info i{};
@@ -72,9 +91,12 @@ int run_plan(int argc, char** argv) {
   bg_error error;
   check(bg_plan(model.get(), &params, sizes.data(), int64_t(sizes.size()), &image, &volume, slide_budget(o), system.c_str(), o.arguments()[0].c_str(), &plan, &error), error);
   std::printf("weights      %12.3f MB  mapped file, shared between processes\n", megabytes(plan.weights));
+  if (plan.packed_weights > 0)
+    std::printf("packed       %12.3f MB  weights in panels, because the file has rows; breastgpt-convert --layout panels makes one that needs none\n",
+                megabytes(plan.packed_weights));
   std::printf("KV cache     %12.3f MB\n", megabytes(plan.kv_cache));
   std::printf("visual rows  %12.3f MB\n", megabytes(plan.media));
-  std::printf("workspace    %12.3f MB  largest stage\n", megabytes(plan.workspace));
+  std::printf("workspace    %12.3f MB  largest stage, and the backend's own\n", megabytes(plan.workspace));
   std::printf("pixels       %12.3f MB  preparing the largest picture or volume\n", megabytes(plan.pixels));
   std::printf("total        %12.3f MB  without the weights\n", megabytes(plan.total));
   return kOk;

@@ -22,7 +22,9 @@ const std::vector<Option> kSessionOptions = {
     {"--window", "L,W", "level and width for volumes and 16-bit grey pictures; default: their own range"},
     {"--pil-exact", "", "16-bit grey pictures: clip at 255 as the reference does"},
     {"--no-prescale", "", "leave out the preparation that training pictures and volumes had"},
-    {"--backend", "NAME", "cpu (default), cpu/avx2, cpu/portable, ref (float32 definition), ref64 (float64)"},
+    {"--backend", "NAME", "cpu (default), cpu/avx2 and so on (breastgpt info lists them), ref (float32 definition), ref64 (float64)"},
+    {"--precision", "NAME", "fast (default): activations may be rounded for BF16 and int8 instructions; float32: they are not"},
+    {"--kv", "TYPE", "of keys and values: auto (default: bf16 with fast, f32 with float32), f32, bf16, q8_0"},
     {"--threads", "N", "default: all cores; never changes the answer", "-t"},
     {"--context", "N", "tokens of the whole conversation; default 4096 or the model's limit"},
     {"--chunk", "N", "prompt tokens at once; default 512; never changes the answer"},
@@ -114,7 +116,8 @@ std::string system_text(const Options& options) {
 
 bg_session_params session_params(const Options& options, std::vector<std::string>& strings) {
   bg_session_params p = bg_session_params_default();
-  strings = {options.text("--backend", "cpu"), options.text("--trace"), options.text("--selector")};
+  strings = {options.text("--backend", "cpu"), options.text("--trace"), options.text("--selector"), options.text("--precision", "fast"),
+             options.text("--kv", "auto")};
   p.backend = strings[0].c_str();
   p.threads = int(options.integer("--threads", p.threads, 1, 1024));
   p.context = options.integer("--context", 0, 1, int64_t(1) << 31);
@@ -122,6 +125,8 @@ bg_session_params session_params(const Options& options, std::vector<std::string
   p.memory_cap = options.bytes("--memory-cap");
   if (!strings[1].empty()) p.trace_folder = strings[1].c_str();
   if (!strings[2].empty()) p.selector = strings[2].c_str();
+  p.precision = strings[3].c_str();
+  p.kv_type = strings[4].c_str();
   p.trace_data = options.has("--trace-data");
   if (p.trace_data && !p.trace_folder) throw Failure{kUsage, "--trace-data needs --trace DIR"};
   return p;

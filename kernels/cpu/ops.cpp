@@ -89,6 +89,7 @@ class CpuOps : public Ops {
         c_{isa, precision, threads_, scratch_ + cpu::kPackedBytes, scratch_, packed_turn_} {}
   ~CpuOps() override { ref::release(scratch_, scratch_bytes_); }
   bool complete() const { return scratch_ != nullptr; }
+  size_t fixed_bytes() const override { return scratch_bytes_; }
 
   const char* name() const override { return c_.isa.name; }
   Type type() const override { return Type::f32; }

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# The demo model's scores that tests/test_demo_model.cpp gates, computed again: tests/phantoms/reports.sh build/release
+set -eu
+build=$1
+model=weights_convert/demo/breastgpt-demo.gguf
+to=tests/golden/phantoms
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# weights file, committed report, more options
+score() {
+  "$build/breastgpt" bench -m "$1" "$to/bench.jsonl" -o "$work/$2" --max-tokens 160 "${@:3}"
+  cp "$work/$2/report.json" "$to/$2.json"
+}
+
+score "$model" report --precision float32
+score "$model" report-fast
+for type in q8_0 q4_k_m; do
+  "$build/breastgpt-convert" "$model" -o "$work/demo.gguf" --type "$type"
+  score "$work/demo.gguf" "report-$type"
+done
