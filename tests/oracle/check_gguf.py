@@ -3,7 +3,7 @@
 Independent of our code: names are translated by the rules below, values are rounded by torch, hashes are hashlib's.
 Versions: Python 3.11, gguf 0.19.0, safetensors 0.8.0, torch 2.15.0, numpy 2.4.6.
 Command (from the repository root, after `make cli`):
-  build/release/breastgpt-convert tests/golden/tiny-8b -o /path/tiny.gguf --type bf16
+  build/release/breastgpt-convert tests/golden/tiny-8b -o /path/tiny.gguf --type bf16 --layout rows
   python tests/oracle/check_gguf.py tests/golden/tiny-8b /path/tiny.gguf
 Prints one line and exits 0 when all is equal.
 """

@@ -4,7 +4,7 @@
 
 GGML: a checkout of ggml-org/ggml (used: commit d99724f2, version 0.21.0); its ggml-quants.c is compiled into a temporary folder, beside our quantise.cpp
 with the flags of the Makefile. Needs gcc, g++, gguf 0.19.0 (PyPI; its reader dequantises both), numpy 2.4.6.
-WEIGHTS.gguf: a file in F32, BF16 or F16 whose matrices are compared too; a tensor on which ours is worse is named.
+WEIGHTS.gguf: a file in F32, BF16 or F16, made with --layout rows, whose matrices are compared too; a tensor on which ours is worse is named.
 """
 import ctypes
 import subprocess
