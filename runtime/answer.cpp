@@ -504,6 +504,7 @@ void Session::generate(const Run& run, Tensor logits, int64_t next_position, con
     Chunk chunk;
     chunk.ids = {id};
     chunk.positions = {{next_position, next_position, next_position}};
+    chunk.phase = Phase::step;
     ++next_position;
     decode(run, m.config.text, weights().decoder, *cache_, chunk, Logits::last, logits);
     cached_.push_back({id, -1});

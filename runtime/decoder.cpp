@@ -29,7 +29,8 @@ struct Rotary {
 
 // §4: h += Wo·attn(RMS(h)); q and k are RMS-normalised per head, then rotated. Keys and values go straight into a cache of their type; another type
 // rounds them.
-void attention(const Run& run, const Config::Text& c, const DecoderWeights::Layer& w, KvCache& cache, int64_t layer, Tensor h, Rotary rotary, const std::string& name) {
+void attention(const Run& run, const Config::Text& c, const DecoderWeights::Layer& w, KvCache& cache, int64_t layer, Tensor h, Rotary rotary, Phase phase,
+               const std::string& name) {
   Ops& ops = run.ops;
   Arena::Scope scope(run.arena);
   const int64_t T = h.rows, past = cache.used;
@@ -39,7 +40,7 @@ void attention(const Run& run, const Config::Text& c, const DecoderWeights::Laye
   const Tensor k = rounds ? run.arena.tensor(T, c.kv_heads * c.head_dim) : new_keys, v = rounds ? run.arena.tensor(T, c.kv_heads * c.head_dim) : new_values;
   ops.rms_norm(x, h, w.attn_norm.w, c.rms_eps);
   const Product qkv[] = {{q, w.q}, {k, w.k}, {v, w.v}};
-  ops.linear(x, qkv, 3);
+  ops.linear(x, qkv, 3, phase);
   ops.rms_norm(q.split_rows(c.heads), q.split_rows(c.heads), w.q_norm.w, c.rms_eps);
   ops.rms_norm(k.split_rows(c.kv_heads), k.split_rows(c.kv_heads), w.k_norm.w, c.rms_eps);
   ops.rotary(q, c.heads, rotary.cos, rotary.sin);
@@ -49,18 +50,18 @@ void attention(const Run& run, const Config::Text& c, const DecoderWeights::Laye
     ops.copy(new_values, v);
   }
   ops.attention_causal(o, q, cache.keys(layer).row_range(0, past + T), cache.values(layer).row_range(0, past + T), c.heads, c.kv_heads, past);
-  run.add_product(h, o, w.o, nullptr, x, name + ".attn");
+  run.add_product(h, o, w.o, nullptr, x, name + ".attn", phase);
 }
 
 // §4: h += Wdown·(silu(Wgate·x)·(Wup·x)), x = RMS(h).
-void mlp(const Run& run, const Config::Text& c, const DecoderWeights::Layer& w, Tensor h, const std::string& name) {
+void mlp(const Run& run, const Config::Text& c, const DecoderWeights::Layer& w, Tensor h, Phase phase, const std::string& name) {
   Ops& ops = run.ops;
   Arena::Scope scope(run.arena);
   const int64_t T = h.rows;
   const Tensor x = run.arena.tensor(T, c.hidden), f = run.arena.tensor(T, c.ffn);
   ops.rms_norm(x, h, w.ffn_norm.w, c.rms_eps);
-  ops.gated(f, x, w.gate, w.up);
-  run.add_product(h, f, w.down, nullptr, x, name + ".mlp");
+  ops.gated(f, x, w.gate, w.up, phase);
+  run.add_product(h, f, w.down, nullptr, x, name + ".mlp", phase);
 }
 
 }  // namespace
@@ -84,8 +85,8 @@ void decode(const Run& run, const Config::Text& c, const DecoderWeights& w, KvCa
   for (int64_t i = 0; i < c.layers; ++i) {
     if (T > 1) run.step("layers", i, c.layers);
     const std::string name = "decoder.layer." + std::to_string(i);
-    attention(run, c, w.layers[size_t(i)], cache, i, h, rotary, name);
-    mlp(run, c, w.layers[size_t(i)], h, name);
+    attention(run, c, w.layers[size_t(i)], cache, i, h, rotary, chunk.phase, name);
+    mlp(run, c, w.layers[size_t(i)], h, chunk.phase, name);
     // §4: DeepStack level i joins after layer i.
     if (!chunk.visual_at.empty() && size_t(i) + 1 < chunk.visual.size()) ops.scatter_add_rows(h, chunk.visual[size_t(i) + 1], chunk.visual_at.data());
     run.tap(name + ".out", h);
@@ -97,7 +98,8 @@ void decode(const Run& run, const Config::Text& c, const DecoderWeights& w, KvCa
   const Tensor x = run.arena.tensor(last.rows, c.hidden);
   ops.rms_norm(x, last, w.norm.w, c.rms_eps);
   run.tap("decoder.norm", x);
-  ops.linear(logits, x, w.output, nullptr);
+  const Product output{logits, w.output};
+  ops.linear(x, &output, 1, Phase::step);  // one row nearly always
   run.tap("decoder.logits", logits);
 }
 

@@ -44,6 +44,7 @@ struct Chunk {
   // added after decoder layer i. All (V, D) with V = visual_at.size().
   std::vector<int64_t> visual_at;
   std::vector<Tensor> visual;
+  Phase phase = Phase::prompt;       // step: what the model itself said, one token at a time
 };
 
 enum class Logits { none, last, all };

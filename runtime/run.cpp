@@ -37,15 +37,12 @@ void Run::step(const char* stage, int64_t done, int64_t total) const {
   if (callbacks->cancel && callbacks->cancel()) throw Error(Status::cancelled, std::string("cancelled by the caller during ") + stage);
 }
 
-void Run::add_product(Tensor y, Tensor x, Weight w, const float* b, Tensor scratch, const std::string& stage) const {
-  if (trace) {
-    ops.linear(scratch, x, w, b);
-    tap(stage, scratch);
-    ops.add(y, scratch);
-  } else {
-    const Product p{y, w, b, Then::add};
-    ops.linear(x, &p, 1);
-  }
+void Run::add_product(Tensor y, Tensor x, Weight w, const float* b, Tensor scratch, const std::string& stage, Phase phase) const {
+  const Product p{trace ? scratch : y, w, b, trace ? Then::store : Then::add};
+  ops.linear(x, &p, 1, phase);
+  if (!trace) return;
+  tap(stage, scratch);
+  ops.add(y, scratch);
 }
 
 void Run::trace_tensor(const std::string& stage, Tensor x) const { trace->tensor(stage, ops, x); }

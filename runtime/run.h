@@ -61,7 +61,7 @@ struct Run {
     if (trace) trace_tensor(stage, x);
   }
   // y += x·wᵀ + b. With a trace the product is made by itself, in `scratch` (the shape of y), so that it can be shown: the same bits.
-  void add_product(Tensor y, Tensor x, Weight w, const float* b, Tensor scratch, const std::string& stage) const;
+  void add_product(Tensor y, Tensor x, Weight w, const float* b, Tensor scratch, const std::string& stage, Phase phase = Phase::prompt) const;
 
  private:
   void trace_tensor(const std::string& stage, Tensor x) const;
