@@ -20,7 +20,7 @@ bool is_cpu(const Ops& ops) { return std::string(ops.name()).rfind("cpu/", 0) ==
 // The type of keys and values.
 Type choose_kv_type(const SessionOptions& o, const Ops& ops, const Config::Text& c) {
   const bool automatic = o.kv_type.empty() || o.kv_type == "auto";
-  const Type type = automatic ? Type::f32 : o.kv_type == "bf16" ? Type::bf16 : o.kv_type == "q8_0" ? Type::q8_0 : Type::f32;
+  const Type type = automatic ? (o.precision == Precision::fast ? Type::bf16 : Type::f32) : o.kv_type == "bf16" ? Type::bf16 : o.kv_type == "q8_0" ? Type::q8_0 : Type::f32;
   if (!automatic && type == Type::f32 && o.kv_type != "f32")
     throw Error(Status::invalid_argument, "unknown type \"" + o.kv_type + "\" for the KV cache; there are auto, f32, bf16, q8_0");
   if (!is_cpu(ops)) {

@@ -121,6 +121,41 @@ TEST_CASE("session: trace lines are the same for 1 and 3 threads") {
   CHECK(read_file(folder.file("1/trace.jsonl")).size() > 1000);
 }
 
+TEST_CASE("session: keys and values in BF16 and Q8_0: the same bits for any chunk and threads, half and a quarter of the memory, nearly the same answers") {
+  const std::string name = "8b-image";
+  const TinyCase tiny = tiny_case(name);
+  const auto model = tiny_model(tiny.checkpoint, "f32", tiny.edits);
+  const Said exact = say(name, options_with(1, 512));
+  for (const std::string kv : {"f32", "bf16", "q8_0"}) {
+    CAPTURE(kv);
+    const auto options = [&](int threads, int64_t chunk, Precision precision = Precision::float32) {
+      SessionOptions o = options_with(threads, chunk);
+      o.kv_type = kv;
+      o.precision = precision;
+      return o;
+    };
+    const Config::Text& c = model->config.text;
+    const double values = double(2 * c.layers * 256 * c.kv_heads * c.head_dim);
+    CHECK(Session::plan(*model, options(1, 512), {}, "", "Q?").kv_cache == uint64_t(values * (kv == "f32" ? 4 : kv == "bf16" ? 2 : 34.0 / 32)));
+    for (const Precision precision : {Precision::float32, Precision::fast}) {
+      const Said base = say(name, options(1, 512, precision));
+      for (const auto& [threads, chunk] : {std::pair<int, int64_t>{3, 512}, {2, 5}, {1, 1}}) {
+        const Said got = say(name, options(threads, chunk, precision));
+        CHECK(got.ids == base.ids);
+        CHECK(got.logprobs == base.logprobs);
+      }
+      // The first token's likelihood: what follows may differ.
+      CHECK(std::fabs(base.logprobs[0][0] - exact.logprobs[0][0]) <= 0.05);
+      if (kv == "f32" && precision == Precision::float32) CHECK(base.logprobs == exact.logprobs);
+      if (kv != "f32" && precision == Precision::float32) CHECK(base.logprobs != exact.logprobs);
+    }
+  }
+  SessionOptions o = options_with(1, 512);
+  const uint64_t wide_kv = Session::plan(*model, o, {}, "", "Q?").kv_cache;
+  o.precision = Precision::fast;
+  CHECK(Session::plan(*model, o, {}, "", "Q?").kv_cache * 2 == wide_kv);  // auto
+}
+
 TEST_CASE("session: a trace changes no bit") {
   for (const char* name : {"8b-image", "breastgpt-8-text"}) {
     for (const Precision precision : {Precision::float32, Precision::fast}) {
