@@ -51,6 +51,7 @@ TESTS := $(wildcard tests/*.cpp)
 # The kernels' own tests and what they need beside kernels/: no library of the system.
 KERNEL_TESTS := tests/main.cpp tests/test_quantised.cpp $(wildcard tests/test_kernels_*.cpp) $(filter kernels/%,$(CORE)) \
   $(addprefix loaders/,safetensors.cpp mapped_file.cpp cursor.cpp) $(addprefix weights_convert/,elements.cpp quantise.cpp)
+SPEED := $(wildcard tests/bench/*.cpp)
 
 obj = $(patsubst %.cpp,$(B)/%.o,$(1))
 ISA_OBJ := $(foreach i,$(ISAS),$(patsubst %.isa.cpp,$(B)/%.$(i).o,$(ISA_SOURCES)))
@@ -120,7 +121,7 @@ $(B)/tests/run: $(call obj,$(TESTS)) $(B)/tests/example.o $(CONVERT_OBJ) $(BENCH
 $(B)/tests/kernels: $(call obj,$(KERNEL_TESTS)) $(ISA_OBJ)
 	@echo link $@
 	@$(CXX) $^ -o $@ $(LDFLAGS)
-$(B)/bench: $(call obj,tests/bench/bench.cpp) $(CORE_LIB)
+$(B)/bench: $(call obj,$(SPEED) weights_convert/mix.cpp) $(CORE_LIB)
 	@echo link $@
 	@$(CXX) $^ -o $@ $(LDFLAGS) -lutf8proc
 
@@ -148,7 +149,7 @@ sanitized: $(B)/tests/run cli
 
 bench: deps
 	@$(MAKE) --no-print-directory $(JOBS) $(B)/bench
-	$(B)/bench
+	$(B)/bench $(ARGS)
 
 install: lib cli
 	install -d $(DESTDIR)$(PREFIX)/{bin,lib/pkgconfig,include,share/doc/breastgpt,share/breastgpt/templates/roles}
