@@ -23,7 +23,8 @@ void frames(Report& report, Ops& ops, Ceiling c, const char* name, int64_t P, in
 }
 
 struct Cache {  // keys and values of `layers` layers, T tokens each
-  Cache(Type type, int64_t T, int64_t cols, int64_t layers) : memory(size_t(2 * layers) * stored_bytes(type, T * cols)), first{memory.data(), type, T, cols, cols} {
+  Cache(Type type, int64_t T, int64_t cols, int64_t layers)
+      : memory(size_t(2 * layers) * stored_bytes(type, T * cols)), first{memory.data(), type, T, cols, cols} {
     fill_cache({memory.data(), type, 2 * layers * T, cols, cols});
   }
   Tensor keys(int64_t layer) const { return first.row_range(2 * layer * first.rows, first.rows); }

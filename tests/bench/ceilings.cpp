@@ -17,12 +17,13 @@ using Loop = void (*)(int64_t rounds);
 
 #if defined(__x86_64__)
 // `chains` instructions on registers 0 … chains − 1, `rounds` times. ZERO clears register r, STEP is one multiply-add into it.
-#define BG_LOOP(name, isa, chains, ZERO, STEP)                                                                                                    \
-  __attribute__((target(isa))) void name(int64_t rounds) {                                                                                       \
-    asm volatile(".irp r," chains ",15\n\t" ZERO "\n\t.endr\n1:\n\t.irp r," chains "\n\t" STEP "\n\t.endr\n\tdec %0\n\tjnz 1b\n\tvzeroupper"      \
-                 : "+r"(rounds)                                                                                                                   \
-                 :                                                                                                                                \
-                 : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15" BG_MORE); \
+#define BG_LOOP(name, isa, chains, ZERO, STEP)                                                                                                  \
+  __attribute__((target(isa))) void name(int64_t rounds) {                                                                                     \
+    asm volatile(".irp r," chains ",15\n\t" ZERO "\n\t.endr\n1:\n\t.irp r," chains "\n\t" STEP "\n\t.endr\n\tdec %0\n\tjnz 1b\n\tvzeroupper"    \
+                 : "+r"(rounds)                                                                                                                 \
+                 :                                                                                                                              \
+                 : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13",     \
+                   "xmm14", "xmm15" BG_MORE);                                                                                                   \
   }
 #define BG_12 "0,1,2,3,4,5,6,7,8,9,10,11"
 #define BG_24 BG_12 ",16,17,18,19,20,21,22,23,24,25,26,27"
@@ -59,28 +60,30 @@ BG_TILES(amx_bf16, "tdpbf16ps")
 BG_TILES(amx_int8, "tdpbusd")
 
 // Reads n bytes, a multiple of 512. Lines 1 KiB ahead are asked for: the hardware's own prefetch alone reaches 85 % of this on one core.
-#define BG_READ(name, isa, XOR, BYTES, REGISTER)                                                                                                   \
-  __attribute__((target(isa))) void name(const char* p, size_t n) {                                                                                \
-    asm volatile("1:\n\t.irp r,0,1,2,3,4,5,6,7\n\tprefetcht0 1024+64*\\r(%0)\n\t.endr\n\t.irp r,0,1,2,3,4,5,6,7\n\t" XOR " " BYTES "*\\r(%0),%%" REGISTER "\\r,%%" REGISTER     \
-                 "\\r\n\t.endr\n\tadd $8*" BYTES ",%0\n\tsub $8*" BYTES ",%1\n\tjnz 1b\n\tvzeroupper"                                               \
-                 : "+r"(p), "+r"(n)                                                                                                                \
-                 :                                                                                                                                 \
-                 : "cc", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7");                                                 \
+#define BG_READ(name, isa, XOR, BYTES, REGISTER)                                                                                               \
+  __attribute__((target(isa))) void name(const char* p, size_t n) {                                                                            \
+    asm volatile("1:\n\t.irp r,0,1,2,3,4,5,6,7\n\tprefetcht0 1024+" BYTES "*\\r(%0)\n\t.endr\n\t.irp r,0,1,2,3,4,5,6,7\n\t"                     \
+                 XOR " " BYTES "*\\r(%0),%%" REGISTER "\\r,%%" REGISTER "\\r\n\t.endr\n\tadd $8*" BYTES ",%0\n\tsub $8*" BYTES ",%1\n\tjnz 1b\n\t"  \
+                 "vzeroupper"                                                                                                                  \
+                 : "+r"(p), "+r"(n)                                                                                                            \
+                 :                                                                                                                             \
+                 : "cc", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7");                                             \
   }
 BG_READ(read_avx2, "avx2", "vpxor", "32", "ymm")
 BG_READ(read_avx512, "avx512f", "vpxord", "64", "zmm")
 #elif defined(__aarch64__)
-#define BG_LOOP(name, EXTENSION, STEP)                                                                                                             \
-  void name(int64_t rounds) {                                                                                                                      \
-    asm volatile(EXTENSION "\n\t.irp r,0,1,2,3,4,5,6,7,16,17,18,19,20,21,22,23,24,25,26,27,31\n\tmovi v\\r\\().4s, #0\n\t.endr\n1:\n\t"              \
-                 ".irp r,0,1,2,3,4,5,6,7,16,17,18,19,20,21,22,23,24,25,26,27\n\t" STEP "\n\t.endr\n\tsubs %0, %0, #1\n\tb.ne 1b"                     \
-                 : "+r"(rounds)                                                                                                                    \
-                 :                                                                                                                                 \
-                 : "cc", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v31"); \
+#define BG_20 "0,1,2,3,4,5,6,7,16,17,18,19,20,21,22,23,24,25,26,27"
+#define BG_LOOP(name, isa, STEP)                                                                                                                \
+  __attribute__((target(isa))) void name(int64_t rounds) {                                                                                     \
+    asm volatile(".irp r," BG_20 ",31\n\tmovi v\\r\\().4s, #0\n\t.endr\n1:\n\t.irp r," BG_20 "\n\t" STEP "\n\t.endr\n\tsubs %0, %0, #1\n\tb.ne 1b"  \
+                 : "+r"(rounds)                                                                                                                 \
+                 :                                                                                                                              \
+                 : "cc", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25",   \
+                   "v26", "v27", "v31");                                                                                                        \
   }
-BG_LOOP(fma_neon, "", "fmla v\\r\\().4s, v31.4s, v31.4s")
-BG_LOOP(sdot, ".arch_extension dotprod", "sdot v\\r\\().4s, v31.16b, v31.16b")
-BG_LOOP(smmla, ".arch_extension i8mm", "smmla v\\r\\().4s, v31.16b, v31.16b")
+BG_LOOP(fma_neon, "arch=armv8-a", "fmla v\\r\\().4s, v31.4s, v31.4s")
+BG_LOOP(sdot, "arch=armv8.2-a+dotprod", "sdot v\\r\\().4s, v31.16b, v31.16b")
+BG_LOOP(smmla, "arch=armv8.2-a+i8mm", "smmla v\\r\\().4s, v31.16b, v31.16b")
 #endif
 
 // What a compiler makes of plain code for the baseline of the machine: a product and a sum, four lanes, twelve chains.
@@ -186,6 +189,18 @@ std::vector<Ceiling> ceilings_of_this_machine() {
 
 const char* ceiling_name(Ceiling c) { return kEntries[size_t(c)].name; }
 bool is_bandwidth(Ceiling c) { return c == Ceiling::read; }
+
+const char* ceiling_unit(Ceiling c) {
+  switch (c) {
+    case Ceiling::read: return "GB/s";
+    case Ceiling::maddubs_avx2:
+    case Ceiling::dpbusd:
+    case Ceiling::amx_int8:
+    case Ceiling::sdot:
+    case Ceiling::smmla: return "Gop/s";
+    default: return "GFLOP/s";
+  }
+}
 
 double read_ceiling(Ceiling c, int threads) {
   if (c == Ceiling::read) return read_memory(threads);

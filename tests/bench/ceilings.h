@@ -12,6 +12,7 @@ enum class Ceiling { read, fma_portable, fma_avx2, fma_avx512, dpbf16ps, maddubs
 
 std::vector<Ceiling> ceilings_of_this_machine();
 const char* ceiling_name(Ceiling c);  // "read", "AMX BF16"
+const char* ceiling_unit(Ceiling c);  // "GB/s", "GFLOP/s", of integers "Gop/s"
 bool is_bandwidth(Ceiling c);
 
 // One reading, some 15 ms (read: one pass over 1 GiB in huge pages, 30 ms and more).

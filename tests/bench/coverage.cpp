@@ -27,7 +27,8 @@ namespace {
 
 struct Selection {  // k of the rows of v; the matrix of similarities is kept where it has at most `allowed` bytes
   Selection(Ops& table, Tensor rows, int64_t k, size_t allowed)
-      : ops(table), v(rows), index(static_cast<size_t>(k)), gain(static_cast<size_t>(k)), bytes(ops.coverage_scratch(v.rows, v.cols, 0, k, allowed)), scratch(ops.allocate(bytes)) {}
+      : ops(table), v(rows), index(static_cast<size_t>(k)), gain(static_cast<size_t>(k)), bytes(ops.coverage_scratch(v.rows, v.cols, 0, k, allowed)),
+        scratch(ops.allocate(bytes)) {}
   ~Selection() { ops.release(scratch, bytes); }
   Selection(const Selection&) = delete;
   Selection& operator=(const Selection&) = delete;
@@ -66,7 +67,7 @@ double full_product_seconds(Ops& ops, Tensor v) {
 }
 
 void bench_coverage(Report& report, Ops& ops) {
-  report.title("selection (FLOP: one full product of the rows, L x L x width; half of it is enough)");
+  report.title("selection (FLOP of one full product L x L x width)");  // half of them is enough: it is symmetric
   const std::string product = "products 1024 x 512, 64 columns (concept scores)";
   if (report.wants(product)) {
     const Activations a(1024, 512), b(64, 512), y(1024, 64);
@@ -82,7 +83,8 @@ void bench_coverage(Report& report, Ops& ops) {
 
 void coverage_table(Ops& ops, int64_t N) {
   const int64_t width = 769, kept = 128;
-  std::printf("\ncoverage %lld of %lld tiles, width %lld\n%-26s %10s %10s %8s %14s %10s\n", (long long)kept, (long long)N, (long long)width, "rows", "seconds", "product s", "ratio", "evaluations/N", "peak GB");
+  std::printf("\ncoverage %lld of %lld tiles, width %lld\n", (long long)kept, (long long)N, (long long)width);
+  std::printf("%-26s %10s %10s %8s %14s %10s\n", "rows", "seconds", "product s", "ratio", "evaluations/N", "peak GB");
   for (const bool stored : {false, true}) {
     if (stored && N > 30000) continue;
     for (const int clusters : {40, 400, 0}) {
@@ -93,7 +95,8 @@ void coverage_table(Ops& ops, int64_t N) {
       const double seconds = seconds_of([&] { selection.run(); });
       const double product = (before + full_product_seconds(ops, v)) / 2;
       const std::string name = (clusters > 0 ? std::to_string(clusters) + " clusters" : std::string("independent")) + (stored ? ", matrix stored" : "");
-      std::printf("%-26s %10.2f %10.2f %8.2f %14.1f %10.2f\n", name.c_str(), seconds, product, seconds / product, double(selection.report.evaluations) / double(N), peak_gigabytes());
+      const double passes = double(selection.report.evaluations) / double(N);
+      std::printf("%-26s %10.2f %10.2f %8.2f %14.1f %10.2f\n", name.c_str(), seconds, product, seconds / product, passes, peak_gigabytes());
       std::fflush(stdout);
     }
   }

@@ -16,9 +16,6 @@ Work moved(double floats) {
 }  // namespace
 
 void bench_elements(Report& report, Ops& ops) {
-  if (!report.wants_any({"norm RMS 512 x 4096", "norm layer 4096 x 1152", "rotary 512 x 32 heads of 128", "activation silu_mul 512 x 12288", "activation gelu_tanh 4096 x 4304",
-                         "activation gelu_erf 1024 x 4608"}))
-    return;
   report.title("norms, rotation, activations");
   const std::vector<float> ones(16384, 1.0f), zeros(16384, 0.0f);
   {

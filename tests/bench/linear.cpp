@@ -17,7 +17,8 @@ struct Matrix {
 };
 
 std::string row_name(const char* what, const Matrix& m, Type type, int64_t T) {
-  return std::string(what) + " " + m.name + " " + std::to_string(m.inputs) + ">" + std::to_string(m.outputs) + " " + type_name(type) + " T=" + std::to_string(T);
+  const std::string sizes = std::to_string(m.inputs) + ">" + std::to_string(m.outputs);
+  return std::string(what) + " " + m.name + " " + sizes + " " + type_name(type) + " T=" + std::to_string(T);
 }
 
 // matrices: how many one call reads (2 in gated).

@@ -64,8 +64,9 @@ struct DecoderWork {
   double bytes = 0, flop = 0, output_bytes, output_flop;
 };
 
-// As many layers as memory allows.
-Config that_fits(Config c, Type asked) {
+// As many layers as memory allows, at most `layers` where that is not 0.
+Config that_fits(Config c, Type asked, int64_t layers) {
+  if (layers > 0) c.text.layers = std::min(c.text.layers, layers);
   const size_t most = size_t(kMemoryShare * double(available_memory()));
   while (c.text.layers > 1 && RandomModel::bytes(c, Part::decoder, asked) > most) --c.text.layers;
   return c;
@@ -74,9 +75,10 @@ Config that_fits(Config c, Type asked) {
 void bench_decoder(Report& report, Ops& ops, const Shape& shape, Type asked) {
   const auto name_of = [&](const std::string& what) { return "model " + what + " " + shape.name + " " + mix_name(asked); };
   if (!report.wants_any({name_of("prompt of 512"), name_of("decode")})) return;
-  const Config config = that_fits(shape.config, asked);
+  const Config config = that_fits(shape.config, asked, report.options().layers);
   const Config::Text& text = config.text;
-  const std::string cut = text.layers == shape.config.text.layers ? "" : ", " + std::to_string(text.layers) + " of " + std::to_string(shape.config.text.layers) + " layers";
+  const int64_t all = shape.config.text.layers;
+  const std::string cut = text.layers == all ? "" : ", " + std::to_string(text.layers) + " of " + std::to_string(all) + " layers";
   const RandomModel model(config, Part::decoder, asked);
   const DecoderWeights weights = model.decoder();
   const DecoderWork each(weights);

@@ -44,8 +44,8 @@ DecoderWeights RandomModel::decoder() const {
   w.embed = matrix("token_embd");
   for (int64_t i = 0; i < config_.text.layers; ++i) {
     const std::string b = "blk." + std::to_string(i) + ".";
-    w.layers.push_back({norm(false), norm(false), norm(false), norm(false), matrix(b + "attn_q"), matrix(b + "attn_k"), matrix(b + "attn_v"), matrix(b + "attn_output"),
-                        matrix(b + "ffn_gate"), matrix(b + "ffn_up"), matrix(b + "ffn_down")});
+    w.layers.push_back({norm(false), norm(false), norm(false), norm(false), matrix(b + "attn_q"), matrix(b + "attn_k"), matrix(b + "attn_v"),
+                        matrix(b + "attn_output"), matrix(b + "ffn_gate"), matrix(b + "ffn_up"), matrix(b + "ffn_down")});
   }
   w.norm = norm(false);
   w.output = config_.text.tied ? w.embed : matrix("output");
@@ -69,7 +69,8 @@ SlideWeights RandomModel::slide() const {
   SlideWeights w;
   for (int64_t i = 0; i < config_.slide.layers; ++i) {
     const std::string b = "s.blk." + std::to_string(i) + ".";
-    w.layers.push_back({norm(true), norm(true), linear(b + "attn_q"), linear(b + "attn_k"), linear(b + "attn_v"), linear(b + "attn_out"), linear(b + "ffn_up"), linear(b + "ffn_down")});
+    w.layers.push_back({norm(true), norm(true), linear(b + "attn_q"), linear(b + "attn_k"), linear(b + "attn_v"), linear(b + "attn_out"),
+                        linear(b + "ffn_up"), linear(b + "ffn_down")});
     w.deepstack.push_back(linear("s.deepstack." + std::to_string(i)));
   }
   w.projector = linear("s.proj");

@@ -33,7 +33,8 @@ Report::Report(const Options& options) : options_(options) {
   if (!options_.csv.empty()) {
     csv_.reset(std::fopen(options_.csv.c_str(), "w"));
     if (!csv_) throw Error(Status::bad_file, options_.csv + ": cannot be written");
-    std::fprintf(csv_.get(), "name,seconds,rate,rate_unit,ceiling,ceiling_rate,share,speed,speed_unit,rounds_kept,rounds\n");
+    std::fprintf(csv_.get(),
+                 "name,seconds,rate,rate_unit,ceiling,ceiling_rate,share,speed,speed_unit,rounds_kept,rounds\n");
   }
   const bool show = wants("ceilings") || !csv_;
   for (const Ceiling c : ceilings_of_this_machine()) {
@@ -44,15 +45,17 @@ Report::Report(const Options& options) : options_(options) {
     }
     first_[c] = all;
     if (!show) continue;
-    const char* unit = is_bandwidth(c) ? "GB/s" : "GFLOP/s";
+    const char* unit = ceiling_unit(c);
     std::printf("%-24s %10.1f %-8s %10.1f on one thread\n", ceiling_name(c), all / 1e9, unit, one / 1e9);
-    if (csv_) std::fprintf(csv_.get(), "%s,,%.2f,%s,,,,%.2f,on one thread,,\n", quoted(std::string("ceiling ") + ceiling_name(c)).c_str(), all / 1e9, unit, one / 1e9);
+    const std::string name = quoted(std::string("ceiling ") + ceiling_name(c));
+    if (csv_) std::fprintf(csv_.get(), "%s,,%.2f,%s,,,,%.2f,on one thread,,\n", name.c_str(), all / 1e9, unit, one / 1e9);
   }
   std::fflush(stdout);
 }
 
 bool Report::wants(const std::string& name) const {
-  return options_.filters.empty() || std::any_of(options_.filters.begin(), options_.filters.end(), [&](const std::string& f) { return name.find(f) != std::string::npos; });
+  const std::vector<std::string>& words = options_.filters;
+  return words.empty() || std::any_of(words.begin(), words.end(), [&](const std::string& w) { return name.find(w) != std::string::npos; });
 }
 
 bool Report::wants_any(const std::vector<std::string>& names) const {
@@ -67,7 +70,8 @@ void Report::note(const std::string& text) {
 }
 
 Ceiling Report::bounding(const Work& work) const {
-  return bound(work, Ceiling::read, first_.at(Ceiling::read)) >= bound(work, work.instructions, first_.at(work.instructions)) ? Ceiling::read : work.instructions;
+  const double memory = bound(work, Ceiling::read, first_.at(Ceiling::read)), products = bound(work, work.instructions, first_.at(work.instructions));
+  return memory >= products ? Ceiling::read : work.instructions;
 }
 
 double Report::measure(const std::string& name, const Work& work, const std::function<void()>& body) {
@@ -98,7 +102,7 @@ double Report::measure(const std::string& name, const Work& work, const std::fun
   std::sort(good.begin(), good.end(), [](const Round& a, const Round& b) { return a.share < b.share; });
   const Round& r = good[(good.size() - 1) / 2];
   const double rate = (is_bandwidth(c) ? work.bytes : work.flop) / r.seconds / 1e9;
-  const char* unit = is_bandwidth(c) ? "GB/s" : "GFLOP/s";
+  const char* unit = ceiling_unit(c);
   const std::string of = std::string(ceiling_name(c));
   std::printf("%11.3f %10.1f %-8s %5.1f %%  %-22s %zu/%d", r.seconds * 1e3, rate, unit, r.share * 100, of.c_str(), good.size(), rounds);
   if (work.count > 0) std::printf("  %.2f %s", work.count / r.seconds, work.count_unit);

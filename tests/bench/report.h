@@ -19,6 +19,7 @@ struct Options {
   std::string csv;                   // file, or empty
   bool quick = false;                // fewer rounds
   int threads = 1;
+  int64_t layers = 0;                // decoders are cut to so many; 0: all that memory holds
   Isa isa = Isa::best;
   Precision precision = Precision::fast;
 };

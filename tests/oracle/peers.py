@@ -1,6 +1,6 @@
 """What PyTorch takes for the ViT, the slide branch and the coverage selection, on real shapes with random weights: the peers of kernels/PERFORMANCE.md.
 
-    python tests/oracle/peers.py [vit-bf16] [vit-f32] [longnet-f32] [longnet-bf16] [coverage-f32] [--threads 2] [--repeat 5]    (from the repository root; no names: all)
+    python tests/oracle/peers.py [vit-bf16 | vit-f32 | longnet-f32 | longnet-bf16 | coverage-f32 ...] [--threads 2] [--repeat 5]     (no names: all)
 
 Needs torch 2.15.0 (numpy 2.4.6 for the check against tests/oracle/longnet.py). Writes nothing. Prints median and best seconds of the repeats after one
 run that is not counted, and FLOP/s of products and attention. Run `build/release/bench --list-ceilings` before and after: only shares compare.
@@ -44,7 +44,8 @@ def rotate(x, cos, sin):
 
 def make_vit(dtype, patches=4096, depth=27, d=1152, heads=16, ffn=4304, width=4096, levels=(8, 16, 24)):
     embed, positions = weight(d, 1536, dtype), torch.randn(patches, d).to(dtype)
-    blocks = [(norm(d, dtype), weight(3 * d, d, dtype), weight(d, d, dtype), norm(d, dtype), weight(ffn, d, dtype), weight(d, ffn, dtype)) for _ in range(depth)]
+    blocks = [(norm(d, dtype), weight(3 * d, d, dtype), weight(d, d, dtype), norm(d, dtype), weight(ffn, d, dtype), weight(d, ffn, dtype))
+              for _ in range(depth)]
     mergers = [(norm(d if i == 0 else 4 * d, dtype), weight(4 * d, 4 * d, dtype), weight(width, 4 * d, dtype)) for i in range(1 + len(levels))]
     angle = torch.rand(patches, d // heads // 2) * 64
     cos, sin = angle.cos().to(dtype), angle.sin().to(dtype)
@@ -146,7 +147,7 @@ MAKERS = {"vit-bf16": (make_vit, torch.bfloat16), "vit-f32": (make_vit, torch.fl
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("names", nargs="*", choices=[[], *MAKERS])
+    parser.add_argument("names", nargs="*", choices=[*MAKERS, []], default=[])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=5)
     args = parser.parse_args()
