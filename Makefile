@@ -73,7 +73,7 @@ help:
 	@echo "make lib cli   the libraries and the programs, in $(B)/"
 	@echo "make asan | ubsan | tsan   the whole test suite under a sanitizer"
 	@echo "make neon      the kernels cross-compiled for AArch64, their tests under emulation (part of make test)"
-	@echo "make bench     measured ceilings of this machine and the share of them that each operation reaches"
+	@echo "make bench     measured ceilings of this machine and the share of them that each operation reaches; ARGS=model the whole model"
 	@echo "make install DESTDIR= PREFIX=$(PREFIX)   programs, libraries, headers, pkg-config files"
 	@echo "make clean     remove build/"
 	@echo "Options: JPEG=0 TIFF=0 HDF5=0 leave decoders out; CXX=clang++ for lib and cli; MODE=release|asan|ubsan|tsan"
