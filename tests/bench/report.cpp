@@ -36,15 +36,13 @@ Report::Report(const Options& options) : options_(options) {
     std::fprintf(csv_.get(),
                  "name,seconds,rate,rate_unit,ceiling,ceiling_rate,share,speed,speed_unit,rounds_kept,rounds\n");
   }
-  const bool show = wants("ceilings") || !csv_;
   for (const Ceiling c : ceilings_of_this_machine()) {
     double one = 0, all = 0;
     for (int i = 0; i < 3; ++i) {
       all = std::max(all, read_ceiling(c, options_.threads));
-      if (show) one = std::max(one, read_ceiling(c, 1));
+      one = std::max(one, read_ceiling(c, 1));
     }
     first_[c] = all;
-    if (!show) continue;
     const char* unit = ceiling_unit(c);
     std::printf("%-24s %10.1f %-8s %10.1f on one thread\n", ceiling_name(c), all / 1e9, unit, one / 1e9);
     const std::string name = quoted(std::string("ceiling ") + ceiling_name(c));
