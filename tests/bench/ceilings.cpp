@@ -213,10 +213,10 @@ double read_ceiling(Ceiling c, int threads) {
   return double(n) * e.work * threads / on_all_threads(threads, [&](int) { e.loop(n); });
 }
 
-Ceiling ceiling_of(Isa isa, Precision precision, Type weights) {
+Ceiling ceiling_of(Isa isa, Precision precision, Type weights, Phase phase) {
   const bool exact = precision == Precision::float32 || weights == Type::f32 || weights == Type::f16;
   switch (isa) {
-    case Isa::amx: return exact ? Ceiling::fma_avx512 : is_quantised(weights) ? Ceiling::amx_int8 : Ceiling::amx_bf16;
+    case Isa::amx: return exact ? Ceiling::fma_avx512 : is_quantised(weights) && phase == Phase::step ? Ceiling::dpbusd : Ceiling::amx_bf16;
     case Isa::avx512bf16: return exact ? Ceiling::fma_avx512 : is_quantised(weights) ? Ceiling::dpbusd : Ceiling::dpbf16ps;
     case Isa::avx512: return !exact && is_quantised(weights) ? Ceiling::dpbusd : Ceiling::fma_avx512;
     case Isa::avx2: return !exact && is_quantised(weights) ? Ceiling::maddubs_avx2 : Ceiling::fma_avx2;

@@ -19,6 +19,6 @@ bool is_bandwidth(Ceiling c);
 double read_ceiling(Ceiling c, int threads);
 
 // The instructions with which products of such weights are bounded on an instruction set. f32: float32 multiply-adds, whatever the precision.
-Ceiling ceiling_of(Isa isa, Precision precision, Type weights);
+Ceiling ceiling_of(Isa isa, Precision precision, Type weights, Phase phase = Phase::prompt);
 
 }  // namespace bg::bench

@@ -23,7 +23,7 @@ std::string row_name(const char* what, const Matrix& m, Type type, int64_t T) {
 
 // matrices: how many one call reads (2 in gated).
 void weights_by_rows(Report& report, const char* what, const Matrix& m, Type type, const std::vector<int64_t>& counts, int matrices,
-                     const std::function<void(Tensor y, Tensor x, WeightRing& ring)>& call) {
+                     const std::function<void(Tensor y, Tensor x, WeightRing& ring, Phase phase)>& call) {
   std::vector<std::string> names;
   for (const int64_t T : counts) names.push_back(row_name(what, m, type, T));
   if (!report.wants_any(names)) return;
@@ -35,9 +35,10 @@ void weights_by_rows(Report& report, const char* what, const Matrix& m, Type typ
     Work work;
     work.bytes = double(calls * matrices) * double(weight_bytes(type, m.outputs, m.inputs, Layout::panels));
     work.flop = 2.0 * double(calls * matrices) * double(T) * double(m.outputs) * double(m.inputs);
-    work.instructions = ceiling_of(o.isa, o.precision, type);
+    const Phase phase = T == 1 ? Phase::step : Phase::prompt;
+    work.instructions = ceiling_of(o.isa, o.precision, type, phase);
     report.measure(names[i], work, [&] {
-      for (int64_t c = 0; c < calls; ++c) call(y.t, x.t, ring);
+      for (int64_t c = 0; c < calls; ++c) call(y.t, x.t, ring, phase);
     });
   }
 }
@@ -46,10 +47,13 @@ void weights_by_rows(Report& report, const char* what, const Matrix& m, Type typ
 
 void bench_linear(Report& report, Ops& ops) {
   report.title("products with weights in panels");
-  const auto linear = [&](Tensor y, Tensor x, WeightRing& ring) { ops.linear(y, x, ring.next(), nullptr); };
-  const auto gated = [&](Tensor y, Tensor x, WeightRing& ring) {
+  const auto linear = [&](Tensor y, Tensor x, WeightRing& ring, Phase phase) {
+    const Product p{y, ring.next()};
+    ops.linear(x, &p, 1, phase);
+  };
+  const auto gated = [&](Tensor y, Tensor x, WeightRing& ring, Phase phase) {
     const Weight gate = ring.next(), up = ring.next();
-    ops.gated(y, x, gate, up);
+    ops.gated(y, x, gate, up, phase);
   };
   const Matrix decoder[] = {{"8B attn_q", 4096, 4096}, {"8B ffn_down", 4096, 12288}, {"4B ffn_up", 9728, 2560}};
   for (const Matrix& m : decoder)

@@ -43,8 +43,9 @@ class Workspace {
   std::optional<Arena> arena_;
 };
 
-Chunk text_chunk(int64_t first, int64_t count, int64_t vocab) {
+Chunk text_chunk(int64_t first, int64_t count, int64_t vocab, Phase phase = Phase::prompt) {
   Chunk c;
+  c.phase = phase;
   for (int64_t t = first; t < first + count; ++t) {
     c.ids.push_back(int32_t((t * 7919 + 13) % vocab));
     c.positions.push_back({t, t, t});
@@ -82,10 +83,11 @@ void bench_decoder(Report& report, Ops& ops, const Shape& shape, Type asked) {
   const RandomModel model(config, Part::decoder, asked);
   const DecoderWeights weights = model.decoder();
   const DecoderWork each(weights);
-  KvCache cache(ops, text, kPrompt + 1);
+  const Type kv = report.options().precision == Precision::fast ? Type::bf16 : Type::f32;
+  KvCache cache(ops, kv, text, kPrompt + 1);
   std::vector<float> logits(static_cast<size_t>(text.vocab));
   const Tensor out{logits.data(), Type::f32, 1, text.vocab, text.vocab};
-  const Chunk prompt = text_chunk(0, kPrompt, text.vocab), next = text_chunk(kPrompt, 1, text.vocab);
+  const Chunk prompt = text_chunk(0, kPrompt, text.vocab), next = text_chunk(kPrompt, 1, text.vocab, Phase::step);
   Workspace space(ops, [&](const Run& run) { decode(run, text, weights, cache, prompt, Logits::last, out); });
   const Run run{ops, space.arena()};
   const auto read_prompt = [&] {
@@ -102,8 +104,9 @@ void bench_decoder(Report& report, Ops& ops, const Shape& shape, Type asked) {
   work.flop = double(kPrompt) * each.flop + each.output_flop + 4 * heads * double(kPrompt * (kPrompt + 1) / 2);
   if (report.measure(name_of("prompt of 512") + cut, work, read_prompt) == 0) read_prompt();  // a step reads its keys and values
   if (!std::isfinite(logits[0])) report.note("the logits are not finite: this share means nothing");
+  work.instructions = ceiling_of(report.options().isa, report.options().precision, weights.layers[0].q.type, Phase::step);
   work.count = 1;
-  work.bytes += double(KvCache::bytes(ops, text, kPrompt));
+  work.bytes += double(KvCache::bytes(kv, text, kPrompt));
   work.flop = each.flop + each.output_flop + 4 * heads * double(kPrompt + 1);
   report.measure(name_of("decode") + cut, work, [&] {
     cache.used = kPrompt;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The demo model's scores that tests/test_demo_model.cpp gates, computed again: tests/phantoms/reports.sh build/release
+# The demo model's scores that tests/test_demo_model.cpp gates, computed again on a machine with AMX: tests/phantoms/reports.sh build/release
 set -eu
 build=$1
 model=weights_convert/demo/breastgpt-demo.gguf
@@ -14,8 +14,8 @@ score() {
 }
 
 score "$model" report --precision float32
-score "$model" report-fast
-for type in q8_0 q4_k_m; do
+for type in bf16 q8_0 q4_k_m; do
   "$build/breastgpt-convert" "$model" -o "$work/demo.gguf" --type "$type"
-  score "$work/demo.gguf" "report-$type"
+  score "$work/demo.gguf" "report-$type-amx" --backend cpu/amx
+  [ "$type" = bf16 ] || score "$work/demo.gguf" "report-$type" --backend cpu/avx2
 done
