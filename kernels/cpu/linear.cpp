@@ -57,11 +57,11 @@ Rows pack(const Context& c, Packing p, const Tensor& x) {
   return {c.packed, stride, x.rows, x.cols};
 }
 
-// Panels of one call: enough work to be worth a claim, few enough that threads end together.
-int64_t group_of(const Context& c, int64_t rows, int64_t panels) {
-  const int64_t parts = 4 * c.threads.count(), wanted = divide_up(panels, parts);
-  const int64_t most = rows <= 16 ? 8 : kGroupPanels, even = (wanted + 3) / 4 * 4;
-  return even > most ? most : even;
+// Panels of one call: some for every thread to the end; with few rows about 256 KiB, which is some 15 µs of reading.
+int64_t group_of(const Context& c, int64_t rows, int64_t panels, size_t panel) {
+  const int64_t share = divide_up(panels, 4 * c.threads.count());
+  const int64_t wanted = rows <= 16 ? least(share, int64_t((256 << 10) / panel)) : share, even = (wanted + 3) / 4 * 4;
+  return even < 4 ? 4 : least(even, kGroupPanels);
 }
 
 // body(product, first panel, panels, thread) for groups of panels of all products.
@@ -69,7 +69,8 @@ template <class Body>
 void for_groups(const Context& c, const Job* jobs, int64_t n, int64_t rows, const Body& body) {
   int64_t total = 0;
   for (int64_t i = 0; i < n; ++i) total += jobs[i].panels;
-  const int64_t group = group_of(c, rows, total);
+  const Weight& w = jobs[0].product.w;
+  const int64_t group = group_of(c, rows, total, panel_bytes(w.type, w.cols));
   int64_t groups = 0;
   for (int64_t i = 0; i < n; ++i) groups += divide_up(jobs[i].panels, group);
   c.threads.run(groups, [&](int64_t block, int thread) {

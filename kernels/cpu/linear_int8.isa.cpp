@@ -348,11 +348,11 @@ void row_q4_k(float* sums, const PackedRows& x, const char* group, int64_t group
         const char* line = group + 256 + 64 * (8 * c + i);
         __builtin_prefetch(line + kAhead);
         const I q = load_i(line);
-        even = dot4_small(even, and_i(q, low4), broadcast(codes + 1024 * c + 4 * i));
-        odd = dot4_small(odd, and_i(shr<4>(q), low4), broadcast(codes + 1024 * c + 32 + 4 * i));
+        even = dot4_small_at(even, and_i(q, low4), codes + 1024 * c + 4 * i);
+        odd = dot4_small_at(odd, high_codes(q), codes + 1024 * c + 32 + 4 * i);
       }
       part = madd(to_float(even), load(scales + 16 * (2 * c)), part);
-      part = madd(to_float(odd), load(scales + 16 * (2 * c + 1)), part);
+      part = madd(to_float(odd), mul(load(scales + 16 * (2 * c + 1)), splat(kHighUnit)), part);
     }
     sum = madd(part, splat(x.d[16 * g]), sum);
   }
@@ -379,10 +379,10 @@ void row_q6_k(float* sums, const PackedRows& x, const char* group, int64_t group
         const I a = load_i(l0), b = load_i(l1), c = load_i(hi);
         const char* at = codes + 2048 * h + 4 * i;
         const int k = i / 4;
-        s[k] = dot4_small(s[k], or_i(and_i(a, low4), and_i(shl<4>(c), high2)), broadcast(at));
-        s[2 + k] = dot4_small(s[2 + k], or_i(and_i(shr<4>(a), low4), and_i(shl<2>(c), high2)), broadcast(at + 32));
-        s[4 + k] = dot4_small(s[4 + k], or_i(and_i(b, low4), and_i(c, high2)), broadcast(at + 1024));
-        s[6 + k] = dot4_small(s[6 + k], or_i(and_i(shr<4>(b), low4), and_i(shr<2>(c), high2)), broadcast(at + 1024 + 32));
+        s[k] = dot4_small_at(s[k], or_i(and_i(a, low4), and_i(shl<4>(c), high2)), at);
+        s[2 + k] = dot4_small_at(s[2 + k], or_i(and_i(shr<4>(a), low4), and_i(shl<2>(c), high2)), at + 32);
+        s[4 + k] = dot4_small_at(s[4 + k], or_i(and_i(b, low4), and_i(c, high2)), at + 1024);
+        s[6 + k] = dot4_small_at(s[6 + k], or_i(and_i(shr<4>(b), low4), and_i(shr<2>(c), high2)), at + 1024 + 32);
       }
       BG_UNROLL for (int i = 0; i < 2; ++i) {
         const I z = load_i(group + 64 + 64 * (2 * h + i));

@@ -124,6 +124,14 @@ BG_INLINE I dot4(I sum, I w, I a) {
 }
 BG_INLINE I dot4_small(I sum, I w, I a) { return dot4(sum, w, a); }
 BG_INLINE I dot4_biased(I sum, I w, I a) { return dot4(sum, w, a); }
+// The four activations at `a` for all lanes, as part of the instruction.
+BG_INLINE I dot4_small_at(I sum, I w, const char* a) {
+  asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*reinterpret_cast<const int32_t(*)>(a)));
+  return sum;
+}
+// High halves of bytes, left where they are: sixteen times the codes, which the scale takes back exactly.
+constexpr float kHighUnit = 0.0625f;
+BG_INLINE I high_codes(I q) { return _mm512_and_si512(q, _mm512_set1_epi32(int(0xf0f0f0f0))); }
 BG_INLINE I start_biased(int32_t correction) { return splat_i(correction); }
 BG_INLINE I dot2(I sum, I a, I b) {
   asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
@@ -294,6 +302,15 @@ BG_INLINE V high_halves(const uint32_t* p) {
 #endif
 
 #if BG_INT8
+#if !BG_AVX512
+BG_INLINE I dot4_small_at(I sum, I w, const char* a) {
+  int32_t four;
+  memcpy(&four, a, 4);
+  return dot4_small(sum, w, splat_i(four));
+}
+constexpr float kHighUnit = 1;
+BG_INLINE I high_codes(I q) { return and_i(shr<4>(q), splat_i(0x0f0f0f0f)); }
+#endif
 // sum + Σ of four byte products in each lane:
 //   dot4_small   w unsigned and at most 63 (AVX2 adds pairs in 16 bits), a signed
 //   dot4_biased  w is a signed code plus 128; where the instruction takes it as it is, the sum begins with start_biased(−128·Σ a)

@@ -7,7 +7,7 @@ namespace bg::cpu {
 namespace {
 
 constexpr int kMaxThreads = 1024;
-constexpr int kSpins = 500;  // about 20 µs: the gap between two operations of one token. More would burn a core that others need.
+constexpr int kSpins = 3000;  // about 100 µs: a block of the others and the gap between two operations of one token. Waking a parked thread costs as much.
 
 void pause() {
 #if defined(__x86_64__)
