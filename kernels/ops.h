@@ -13,7 +13,7 @@
 //   threads, any tiling and any split of the rows (a row's result never depends on which other rows are in the call).
 // - u = 2^-24 for float, 2^-53 for double. A bound c·n·u·Σ|terms| is against exact arithmetic on the given inputs, to first order in u (a sum of n
 //   products in any order: n·u·Σ|terms|), where nothing overflows; an intermediate below 2^-120 may count as 0.
-// - No operation allocates memory: scratch is passed in, its size asked for before.
+// - No operation allocates memory: scratch is passed in, its size asked for before, or belongs to the table (fixed_bytes). ref keeps a row of weights of its own.
 // - Several threads may call one table at a time on memory of their own.
 #pragma once
 #include <cstddef>
