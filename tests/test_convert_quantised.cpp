@@ -411,6 +411,28 @@ TEST_CASE("quantised files: one model, the same tokens for any number of threads
   }
 }
 
+// A prompt cut into single tokens must not take what the tokens after it take (Phase).
+TEST_CASE("quantised files: fast, the same bits for any number of threads and any chunk, on every instruction set") {
+  int count = 0;
+  const Isa* isas = built_isas(&count);
+  for (const Type type : {Type::bf16, Type::q8_0, Type::q6_k, Type::q4_k}) {
+    CAPTURE(type_name(type));
+    const auto model = std::make_shared<const Model>(wide_weights(type));
+    for (int i = 0; i < count; ++i) {
+      if (!runs(isas[i])) continue;
+      const std::string backend = std::string("cpu/") + isa_name(isas[i]);
+      CAPTURE(backend);
+      const Said base = say(model, 1, 512, backend, 8, Precision::fast);
+      CHECK(base.ids.size() == 12);
+      for (const int64_t chunk : {1, 3, 17}) {
+        const Said got = say(model, 3, chunk, backend, 8, Precision::fast);
+        CHECK(got.ids == base.ids);
+        CHECK(got.logprobs == base.logprobs);
+      }
+    }
+  }
+}
+
 TEST_CASE("quantised files: the answer is that of the F32 file of the same floats, bit for bit") {
   const TempDir dir;
   const auto quantised = std::make_shared<const Model>(wide_weights(Type::q4_k));
