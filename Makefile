@@ -11,7 +11,13 @@ SOVERSION := 0
 JPEG ?= 1
 TIFF ?= 1
 HDF5 ?= 1
-B := build/$(MODE)$(if $(filter 0,$(JPEG)),-nojpeg)$(if $(filter 0,$(TIFF)),-notiff)$(if $(filter 0,$(HDF5)),-nohdf5)
+# CUDA=auto builds the kernels for GPUs where nvcc is installed, 1 insists on it, 0 leaves them out.
+CUDA ?= auto
+NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+# Each gets code of its own; the last is kept as PTX too, for GPUs that come later.
+CUDA_ARCHS ?= 80 86 87 89 90 100 120
+WITH_CUDA := $(if $(filter release,$(MODE)),$(if $(filter 0,$(CUDA)),0,$(if $(NVCC),1,$(if $(filter 1,$(CUDA)),$(error CUDA=1, but there is no nvcc: install the CUDA toolkit or name it with NVCC=),0))),0)
+B := build/$(MODE)$(if $(filter 0,$(JPEG)),-nojpeg)$(if $(filter 0,$(TIFF)),-notiff)$(if $(filter 0,$(HDF5)),-nohdf5)$(if $(filter 0,$(CUDA)),-nocuda)
 WARN := -Wall -Wextra -Werror
 OPT_release := -O2 -g1
 OPT_asan := -O1 -g -fsanitize=address -fno-omit-frame-pointer
@@ -26,7 +32,11 @@ FILES_LIBS := $(if $(filter 1,$(JPEG)),-ljpeg) $(if $(filter 1,$(TIFF)),-ltiff) 
 
 # ---- sources: the core links utf8proc only; picture files, the converter and the tools come on top ----
 LOADERS_CORE := loaders/gguf.cpp loaders/mapped_file.cpp loaders/sha256.cpp loaders/cursor.cpp
-CORE := $(wildcard runtime/*.cpp kernels/*.cpp kernels/ref/*.cpp) $(filter-out %.isa.cpp,$(wildcard kernels/cpu/*.cpp)) $(LOADERS_CORE)
+CORE := $(wildcard runtime/*.cpp kernels/*.cpp kernels/ref/*.cpp) $(filter-out %.isa.cpp,$(wildcard kernels/cpu/*.cpp)) $(LOADERS_CORE) \
+  $(addprefix kernels/cuda/,simt_host.cpp device_emulated.cpp ops_emulated.cpp) $(if $(filter 0,$(WITH_CUDA)),kernels/cuda/no_cuda.cpp)
+# Every kernel twice: for GPUs, and for the host, where it is emulated.
+CUDA_ONLY := kernels/cuda/device_cuda.cu kernels/cuda/ops_cuda.cu
+CUDA_KERNELS := $(filter-out $(CUDA_ONLY),$(wildcard kernels/cuda/*.cu))
 ISA_SOURCES := $(wildcard kernels/cpu/*.isa.cpp)
 MACHINE := $(shell $(CXX) -dumpmachine)
 ISAS := portable $(if $(filter x86_64%,$(MACHINE)),avx2 avx512 avx512bf16 amx) $(if $(filter aarch64%,$(MACHINE)),neon neon_i8mm)
@@ -55,7 +65,10 @@ SPEED := $(wildcard tests/bench/*.cpp)
 
 obj = $(patsubst %.cpp,$(B)/%.o,$(1))
 ISA_OBJ := $(foreach i,$(ISAS),$(patsubst %.isa.cpp,$(B)/%.$(i).o,$(ISA_SOURCES)))
-CORE_OBJ := $(call obj,$(CORE)) $(ISA_OBJ)
+EMULATED_OBJ := $(patsubst %.cu,$(B)/%.emulated.o,$(CUDA_KERNELS))
+CUDA_OBJ := $(if $(filter 1,$(WITH_CUDA)),$(patsubst %.cu,$(B)/%.cuda.o,$(CUDA_KERNELS) $(CUDA_ONLY)))
+CORE_OBJ := $(call obj,$(CORE)) $(ISA_OBJ) $(EMULATED_OBJ) $(CUDA_OBJ)
+CUDA_LIBS := $(if $(filter 1,$(WITH_CUDA)),-L$(dir $(NVCC))../lib64 -lcudart_static -ldl -lrt)
 FILES_OBJ := $(call obj,$(FILES))
 CONVERT_OBJ := $(call obj,$(CONVERT))
 
@@ -87,6 +100,17 @@ $(B)/%.o: %.cpp
 	@echo $(CXX) $<
 	@$(CXX) $(CXXFLAGS) $(EXTRA) -c $< -o $@
 $(foreach i,$(ISAS),$(eval $(B)/%.$(i).o: %.isa.cpp ; @mkdir -p $$(@D) && echo $(CXX) $$< [$(i)] && $(CXX) $(CXXFLAGS) -O3 $(ISA_$(i)) -c $$< -o $$@))
+$(B)/%.emulated.o: %.cu
+	@mkdir -p $(@D)
+	@echo $(CXX) $< [emulated]
+	@$(CXX) $(CXXFLAGS) -x c++ -c $< -o $@
+# Bits must not depend on whether the compiler sees a·b + c: -fmad=false. Registers and spills of every kernel go to a file beside the object.
+NVCC_FLAGS := -std=c++20 -O3 -fmad=false -Xptxas -v --expt-relaxed-constexpr -I. -ccbin $(CXX) -Xcompiler "-Wall,-Wextra,-Wno-unused-parameter,-fPIC,-fvisibility=hidden,-pthread" \
+  $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
+$(B)/%.cuda.o: %.cu
+	@mkdir -p $(@D)
+	@echo nvcc $<
+	@$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@ > $(@:.o=.ptxas) 2>&1 || { cat $(@:.o=.ptxas); exit 1; }
 $(FILES_OBJ): EXTRA := $(FILES_FLAGS)
 
 $(CORE_LIB): $(CORE_OBJ)
@@ -95,7 +119,7 @@ $(FILES_LIB): $(FILES_OBJ)
 	@rm -f $@ && ar rcs $@ $^
 $(CORE_SO): $(CORE_OBJ)
 	@echo link $@
-	@$(CXX) -shared -Wl,-soname,libbreastgpt.so.$(SOVERSION) -Wl,-z,defs $^ -o $@ $(LDFLAGS) -lutf8proc
+	@$(CXX) -shared -Wl,-soname,libbreastgpt.so.$(SOVERSION) -Wl,-z,defs $^ -o $@ $(LDFLAGS) -lutf8proc $(CUDA_LIBS)
 	@ln -sf $(@F) $(B)/libbreastgpt.so.$(SOVERSION) && ln -sf $(@F) $(B)/libbreastgpt.so
 $(FILES_SO): $(FILES_OBJ) $(CORE_SO) $(call obj,$(SHARED))
 	@echo link $@
@@ -105,25 +129,25 @@ $(BENCH_LIB): $(call obj,$(BENCH))
 	@rm -f $@ && ar rcs $@ $^
 $(B)/breastgpt: $(call obj,$(CLI)) $(BENCH_LIB) $(FILES_LIB) $(CORE_LIB)
 	@echo link $@
-	@$(CXX) $^ -o $@ $(LDFLAGS) $(FILES_LIBS) -lutf8proc
+	@$(CXX) $^ -o $@ $(LDFLAGS) $(FILES_LIBS) -lutf8proc $(CUDA_LIBS)
 $(B)/breastgpt-stage: $(call obj,$(STAGE)) $(FILES_LIB) $(CORE_LIB)
 	@echo link $@
-	@$(CXX) $^ -o $@ $(LDFLAGS) $(FILES_LIBS) -lutf8proc
+	@$(CXX) $^ -o $@ $(LDFLAGS) $(FILES_LIBS) -lutf8proc $(CUDA_LIBS)
 $(B)/breastgpt-convert: $(call obj,weights_convert/main.cpp) $(CONVERT_OBJ) $(FILES_LIB) $(CORE_LIB)
 	@echo link $@
-	@$(CXX) $^ -o $@ $(LDFLAGS) -lutf8proc
+	@$(CXX) $^ -o $@ $(LDFLAGS) -lutf8proc $(CUDA_LIBS)
 $(B)/tests/example.o: tests/example.c
 	@mkdir -p $(@D)
 	$(CC) -std=c99 -pedantic $(OPT) $(WARN) -I. -MMD -MP -c $< -o $@
 $(B)/tests/run: $(call obj,$(TESTS)) $(B)/tests/example.o $(CONVERT_OBJ) $(BENCH_LIB) $(FILES_LIB) $(CORE_LIB)
 	@echo link $@
-	@$(CXX) $^ -o $@ $(LDFLAGS) $(FILES_LIBS) -lutf8proc
-$(B)/tests/kernels: $(call obj,$(KERNEL_TESTS)) $(ISA_OBJ)
+	@$(CXX) $^ -o $@ $(LDFLAGS) $(FILES_LIBS) -lutf8proc $(CUDA_LIBS)
+$(B)/tests/kernels: $(call obj,$(KERNEL_TESTS)) $(ISA_OBJ) $(EMULATED_OBJ) $(CUDA_OBJ)
 	@echo link $@
-	@$(CXX) $^ -o $@ $(LDFLAGS)
+	@$(CXX) $^ -o $@ $(LDFLAGS) $(CUDA_LIBS)
 $(B)/bench: $(call obj,$(SPEED) weights_convert/mix.cpp) $(CORE_LIB)
 	@echo link $@
-	@$(CXX) $^ -o $@ $(LDFLAGS) -lutf8proc
+	@$(CXX) $^ -o $@ $(LDFLAGS) -lutf8proc $(CUDA_LIBS)
 
 lib: $(CORE_LIB) $(FILES_LIB) $(CORE_SO) $(FILES_SO)
 cli: $(B)/breastgpt $(B)/breastgpt-convert $(B)/breastgpt-stage

@@ -2,6 +2,7 @@
 // Model code (runtime/) is written once against this table; each backend implements all of it:
 //   kernels/ref/  plain loops in float or double: the definition
 //   kernels/cpu/  SIMD and threads
+//   kernels/cuda/ a GPU, or its emulation on the CPU
 // Not here: tensor names, files, the model.
 //
 // Shape letters, everywhere in the project: T tokens, D width, H heads, K kv heads, d head dim, F ffn, P patches, L visual tokens before
@@ -93,6 +94,13 @@ struct CoverageReport {
   int64_t evaluations = 0;  // gains of columns that were computed; the plain definition computes L + (L−1) + … + (L−k+1)
 };
 
+// The likeliest token of a row of logits.
+struct Likeliest {
+  int32_t id = 0;       // of the largest logit, the lowest on a tie
+  double logprob = 0;   // ln softmax(logits)_id
+  bool finite = true;   // whether every logit is; else id and logprob mean nothing
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -106,6 +114,17 @@ class Ops {
   virtual void write(Tensor y, const float* x) = 0;     // y_tj = x[t·cols + j], host to device
   virtual void read(float* y, Tensor x) = 0;            // y[t·cols + j] = x_tj rounded to float, device to host
   virtual void read(double* y, Tensor x) = 0;           // the same, exact
+  // Tables whose memory the host cannot read. Weights, norms and biases given to operations must then lie in memory of theirs.
+  virtual bool on_device() const { return false; }
+  virtual void upload(void* to, const void* from, size_t bytes);  // host to the backend's memory; `from` may change afterwards
+  virtual void* allocate_host(size_t bytes) { return allocate(bytes); }  // host memory that the device reads over the bus; upload is how it is written
+  virtual void release_host(void* p, size_t bytes) { release(p, bytes); }
+  // Around the operations of one token after the other: each time the same ones on the same tensors, but for what the host gives (ids, write) and `past` of
+  // rotate_into_cache and attention_causal, which is this one. A device keeps them as one graph. Nothing may be read in between. forget_steps: other tensors now.
+  virtual void begin_step(int64_t past) { (void)past; }
+  virtual void end_step() {}
+  virtual void forget_steps() {}
+
   // y = x (T, D). y may be of a cache's type: bf16 nearest, ties to even; q8_0 per block of 32 d = max|x|/127 as f16, q = x/d to nearest, in ±127.
   virtual void copy(Tensor y, Tensor x) = 0;
 
@@ -149,6 +168,11 @@ class Ops {
   // a' = a·cos_t − b·sin_t, b' = b·cos_t + a·sin_t.  cos, sin (T, d/2). Bound 3·u·(|a·cos| + |b·sin|).
   virtual void rotary(Tensor y, int64_t heads, Tensor cos, Tensor sin) = 0;
 
+  // What becomes of the products of T new tokens: per head q = rotary(rms_norm(q, wq)), k = rotary(rms_norm(k, wk)), in place; then rows past … past + T − 1 of
+  // keys and values (context, K·d) = k, v, as copy writes them, where they do not lie there already. q (T, H·d), k, v (T, K·d), wq, wk (d).
+  virtual void rotate_into_cache(Tensor keys, Tensor values, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, const float* wq, const float* wk, float eps,
+                                 Tensor cos, Tensor sin, int64_t past);
+
   // Full attention inside consecutive blocks of `frame` rows (T a multiple of it), per head, scale 1/√d:
   // o_t = Σ_s softmax_s(q_t·k_s/√d)·v_s, s over t's frame.  o, q, k, v (T, H·d), strides free.
   // Bound (with p the exact weights, A = max_s Σ_j|q_j·k_j|/√d): u·(2·(d + 4)·A + 2·T_frame + 16)·Σ_s p_s·|v_s|. d ≤ 256.
@@ -178,6 +202,7 @@ class Ops {
   // y_tn = Σ_j a_tj·b_nj: two activations, y = a·bᵀ.  y (T, N), a (T, D), b (N, D) with stride == cols. Bound (D + 2)·u·Σ_j |a_tj·b_nj|.
   virtual void products(Tensor y, Tensor a, Tensor b) = 0;
   virtual void scale(Tensor y, double a) = 0;  // y *= a, a rounded to type(). Bound 2·u·|y|
+  virtual Likeliest likeliest(Tensor logits) = 0;  // (1, V); e^x and their sum in double: logprob within (V + 8)·2^-53·(1 + max − min)
 
   // ConceptSelector's scores (MODEL.md §3b): y_l = ln max(1e-8, 1/H·Σ_h max_c p_{l,h,c}), p = softmax over the rows l of column (h, c) of z.
   // y (L, 1), z (L, H·C) with column h·C + c, overwritten. Sums in double, ascending. A column that holds a NaN counts as p = 0.
@@ -202,6 +227,9 @@ class Ops {
 enum class Isa { best, portable, avx2, avx512, avx512bf16, amx, neon, neon_i8mm };
 Ops* make_ref_ops(Type type);                                  // f32 or f64, one thread
 Ops* make_cpu_ops(int threads, Isa isa, Precision precision);  // nullptr when this machine lacks the instruction set, or memory for scratch
+// The GPU `index`: throws DeviceError (kernels/cuda/device.h) where there is none, or the build has no CUDA. Emulated: the same kernels on the CPU, slowly.
+Ops* make_cuda_ops(int index, Precision precision);
+Ops* make_emulated_ops(int threads, Precision precision, bool backward = false);
 Isa best_isa();                                                // what Isa::best means on this machine
 bool runs(Isa isa);                                            // whether this machine has it
 const char* isa_name(Isa isa);                                 // "avx2"

@@ -12,6 +12,8 @@ class PlanOps : public Ops {
   void* allocate(size_t) override { return reinterpret_cast<void*>(uintptr_t(1) << 44); }
   void release(void*, size_t) override {}
   size_t fixed_bytes() const override { return real_.fixed_bytes(); }
+  bool on_device() const override { return real_.on_device(); }
+  void upload(void*, const void*, size_t) override {}
   void write(Tensor, const float*) override {}
   void read(float*, Tensor) override {}
   void read(double*, Tensor) override {}
@@ -30,11 +32,13 @@ class PlanOps : public Ops {
   void silu_mul(Tensor, Tensor, Tensor) override {}
   void add(Tensor, Tensor) override {}
   void rotary(Tensor, int64_t, Tensor, Tensor) override {}
+  void rotate_into_cache(Tensor, Tensor, Tensor, Tensor, Tensor, int64_t, int64_t, const float*, const float*, float, Tensor, Tensor, int64_t) override {}
   void attention_frames(Tensor, Tensor, Tensor, Tensor, int64_t, int64_t) override {}
   void attention_causal(Tensor, Tensor, Tensor, Tensor, int64_t, int64_t, int64_t) override {}
   void attention_dilated(Tensor, Tensor, Tensor, Tensor, int64_t, const Dilation*, int64_t) override {}
   void products(Tensor, Tensor, Tensor) override {}
   void scale(Tensor, double) override {}
+  Likeliest likeliest(Tensor) override { return {}; }
   size_t concept_scratch(int64_t columns) const override { return real_.concept_scratch(columns); }
   void concept_scores(Tensor, Tensor, int64_t, void*) override {}
   size_t coverage_scratch(int64_t L, int64_t D, int64_t m, int64_t k, size_t allowed) const override { return real_.coverage_scratch(L, D, m, k, allowed); }

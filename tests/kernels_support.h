@@ -96,6 +96,9 @@ inline std::vector<Backend> backends_of(bg::Precision precision) {
       list.push_back({std::move(label), std::move(ops)});
     }
   }
+  // The GPU's kernels on the CPU, a block's threads in either order.
+  list.push_back({"emulated with 1 thread", std::unique_ptr<Ops>(bg::make_emulated_ops(1, precision))});
+  list.push_back({"emulated with 3 threads, backward", std::unique_ptr<Ops>(bg::make_emulated_ops(3, precision, true))});
   return list;
 }
 

@@ -127,6 +127,7 @@ class CpuOps : public Ops {
 
   void products(Tensor y, Tensor a, Tensor b) override { cpu::products(c_, y, a, b); }
   void scale(Tensor y, double a) override { cpu::scale(c_, y, a); }
+  Likeliest likeliest(Tensor logits) override { return ref::likeliest<float>(logits); }
   size_t concept_scratch(int64_t columns) const override { return cpu::concept_scratch(columns); }
   void concept_scores(Tensor y, Tensor z, int64_t heads, void* scratch) override { cpu::concept_scores(c_, y, z, heads, scratch); }
 

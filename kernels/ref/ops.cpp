@@ -47,6 +47,7 @@ class RefOps : public Ops {
 
   void products(Tensor y, Tensor a, Tensor b) override { ref::products<T>(y, a, b); }
   void scale(Tensor y, double a) override { ref::scale<T>(y, a); }
+  Likeliest likeliest(Tensor logits) override { return ref::likeliest<T>(logits); }
   size_t concept_scratch(int64_t columns) const override { return ref::concept_scratch(columns); }
   void concept_scores(Tensor y, Tensor z, int64_t heads, void* scratch) override { ref::concept_scores<T>(y, z, heads, scratch); }
 

@@ -44,6 +44,7 @@ template <class T> void attention_causal(Tensor o, Tensor q, Tensor k, Tensor v,
 template <class T> void attention_dilated(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, const Dilation* pairs, int64_t n);
 template <class T> void products(Tensor y, Tensor a, Tensor b);
 template <class T> void scale(Tensor y, double a);
+template <class T> Likeliest likeliest(Tensor logits);
 size_t concept_scratch(int64_t columns);
 template <class T> void concept_scores(Tensor y, Tensor z, int64_t heads, void* scratch);
 

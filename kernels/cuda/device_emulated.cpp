@@ -1,0 +1,86 @@
+// See device_emulated.h.
+#include "kernels/cuda/device_emulated.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+
+namespace bg {
+namespace {
+std::atomic<int64_t> launches_until_failure{0};
+}
+
+void fail_emulated_launch(int64_t n) { launches_until_failure = n; }
+
+std::unique_ptr<Device> make_emulated_device(int threads, bool backward) { return std::make_unique<emulated::EmulatedDevice>(threads, backward); }
+
+namespace emulated {
+
+DeviceInfo EmulatedDevice::info() const {
+  DeviceInfo i;
+  i.name = "emulated on " + std::to_string(threads_.count()) + " threads";
+  i.major = 8;
+  i.memory = i.free = uint64_t(1) << 40;
+  i.processors = threads_.count();
+  return i;
+}
+
+// The size is not rounded up, so that AddressSanitizer sees the first byte behind it.
+void* EmulatedDevice::allocate(size_t bytes) {
+  void* p = nullptr;
+  if (posix_memalign(&p, 256, bytes > 0 ? bytes : 1) != 0) return nullptr;
+  std::memset(p, 0, bytes);
+  return p;
+}
+
+void EmulatedDevice::release(void* p) { std::free(p); }
+
+void EmulatedDevice::upload(void* to, const void* from, size_t bytes) {
+  if (!recording_) {
+    std::memcpy(to, from, bytes);
+    return;
+  }
+  const char* first = static_cast<const char*>(from);
+  uploads_.push_back({to, std::vector<char>(first, first + bytes)});
+  kept_.push_back([this, n = uploads_.size() - 1] { std::memcpy(uploads_[n].to, uploads_[n].bytes.data(), uploads_[n].bytes.size()); });
+}
+
+void EmulatedDevice::download(void* to, const void* from, size_t bytes) {
+  if (recording_) throw DeviceError("a download inside a recorded step");
+  std::memcpy(to, from, bytes);
+}
+
+void EmulatedDevice::fill(void* to, int byte, size_t bytes) {
+  run([=] { std::memset(to, byte, bytes); });
+}
+
+void EmulatedDevice::record() {
+  kept_.clear();
+  uploads_.clear();
+  recording_ = true;
+}
+
+void EmulatedDevice::upload_again(const void* from, size_t bytes) {
+  if (next_upload_ >= uploads_.size() || uploads_[next_upload_].bytes.size() != bytes) throw DeviceError("a step that is not the one that was recorded");
+  std::memcpy(uploads_[next_upload_++].bytes.data(), from, bytes);
+}
+
+void EmulatedDevice::play() {
+  recording_ = false;
+  next_upload_ = 0;
+  for (const std::function<void()>& call : kept_) call();
+}
+
+void EmulatedDevice::run(std::function<void()> launch) {
+  const auto counted = [launch = std::move(launch)] {
+    if (launches_until_failure > 0 && --launches_until_failure == 0) throw DeviceError("a launch failed: the test asked for it");
+    launch();
+  };
+  if (recording_)
+    kept_.push_back(counted);
+  else
+    counted();
+}
+
+}  // namespace emulated
+}  // namespace bg
