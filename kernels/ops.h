@@ -117,8 +117,6 @@ class Ops {
   // Tables whose memory the host cannot read. Weights, norms and biases given to operations must then lie in memory of theirs.
   virtual bool on_device() const { return false; }
   virtual void upload(void* to, const void* from, size_t bytes);  // host to the backend's memory; `from` may change afterwards
-  virtual void* allocate_host(size_t bytes) { return allocate(bytes); }  // host memory that the device reads over the bus; upload is how it is written
-  virtual void release_host(void* p, size_t bytes) { release(p, bytes); }
   // Around the operations of one token after the other: each time the same ones on the same tensors, but for what the host gives (ids, write) and `past` of
   // rotate_into_cache and attention_causal, which is this one. A device keeps them as one graph. Nothing may be read in between. forget_steps: other tensors now.
   virtual void begin_step(int64_t past) { (void)past; }

@@ -16,6 +16,7 @@ enum class Status {
   io = 6,                // reading or writing failed
   cancelled = 7,         // the cancel callback said so
   internal = 8,          // a defect of ours
+  device = 9,            // a GPU is missing, or failed
 };
 
 class Error : public std::runtime_error {

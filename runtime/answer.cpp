@@ -16,6 +16,7 @@ double now() { return std::chrono::duration<double>(std::chrono::steady_clock::n
 std::string megabytes(uint64_t bytes) { return std::to_string((bytes + 999'999) / 1'000'000) + " MB"; }
 
 bool is_cpu(const Ops& ops) { return std::string(ops.name()).rfind("cpu/", 0) == 0; }
+bool is_ref(const Ops& ops) { return std::string(ops.name()).rfind("ref", 0) == 0; }
 
 // The type of keys and values.
 Type choose_kv_type(const SessionOptions& o, const Ops& ops, const Config::Text& c) {
@@ -23,7 +24,7 @@ Type choose_kv_type(const SessionOptions& o, const Ops& ops, const Config::Text&
   const Type type = automatic ? (o.precision == Precision::fast ? Type::bf16 : Type::f32) : o.kv_type == "bf16" ? Type::bf16 : o.kv_type == "q8_0" ? Type::q8_0 : Type::f32;
   if (!automatic && type == Type::f32 && o.kv_type != "f32")
     throw Error(Status::invalid_argument, "unknown type \"" + o.kv_type + "\" for the KV cache; there are auto, f32, bf16, q8_0");
-  if (!is_cpu(ops)) {
+  if (is_ref(ops)) {
     if (!automatic && type != ops.type())
       throw Error(Status::invalid_argument, std::string("backend ") + ops.name() + " keeps keys and values in its own type, " + type_name(ops.type()) +
                                                 "; leave the KV type out");
@@ -152,12 +153,30 @@ double log_softmax(const std::vector<double>& logits, int32_t id) {
   return logits[size_t(id)] - top - std::log(sum);
 }
 
+// What a GPU's memory is for: the model gets what the session does not need for its cache, a picture of 1024 × 1024 or a whole chunk of a prompt.
+DevicePlan plan_device(const Model& m, const SessionOptions& o, const Ops& ops, const SelectorChoice& s, Type kv_type) {
+  DevicePlan plan;
+  plan.vram = o.vram > 0 ? o.vram : free_device_memory(o.backend) + m.bytes_on_device(o.backend);
+  MediumInput picture;
+  picture.pixels = {1024, 1024, nullptr, nullptr};
+  Medium medium;
+  shape(m.config, s, picture, medium);
+  const int64_t chunk = std::min(o.chunk, o.context);
+  const uint64_t work = std::max(encode_workspace(m, s, ops, medium), prompt_workspace(m, s, ops, kv_type, chunk, chunk, chunk, 0, 1, {}));
+  const uint64_t own = KvCache::bytes(kv_type, m.config.text, o.context) + medium_bytes(m, s, ops, medium) + work + ops.fixed_bytes();
+  plan.for_weights = plan.vram > own ? plan.vram - own : 0;
+  plan.weights = DeviceWeights::plan(m.weights, m.config, plan.for_weights);
+  return plan;
+}
+
 }  // namespace
 
 std::unique_ptr<Ops> make_ops(const std::string& backend, int threads, Precision precision) {
   if (threads < 1 || threads > 1024) throw Error(Status::invalid_argument, "threads must be 1 … 1024, got " + std::to_string(threads));
   if (backend == "ref") return std::unique_ptr<Ops>(make_ref_ops(Type::f32));
   if (backend == "ref64") return std::unique_ptr<Ops>(make_ref_ops(Type::f64));
+  if (backend == "emulated") return std::unique_ptr<Ops>(make_emulated_ops(threads, precision));
+  if (const int gpu = gpu_number(backend); gpu >= 0) return std::unique_ptr<Ops>(make_cuda_ops(gpu, precision));
   Isa isa = Isa::best;
   int count = 0;
   const Isa* built = built_isas(&count);
@@ -167,7 +186,7 @@ std::unique_ptr<Ops> make_ops(const std::string& backend, int threads, Precision
     if (backend == name) isa = built[i];
     known += ", " + name;
   }
-  if (backend != "cpu" && isa == Isa::best) throw Error(Status::invalid_argument, "unknown backend \"" + backend + "\"; there are " + known + ", ref, ref64");
+  if (backend != "cpu" && isa == Isa::best) throw Error(Status::invalid_argument, "unknown backend \"" + backend + "\"; there are " + known + ", cuda, cuda:N, ref, ref64, emulated");
   std::unique_ptr<Ops> ops(make_cpu_ops(threads, isa, precision));
   if (!ops) throw Error(Status::unsupported, "this machine does not run backend \"" + backend + "\"; use cpu, which takes the best it has");
   return ops;
@@ -184,6 +203,7 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
     throw Error(Status::invalid_argument, "a context of " + std::to_string(options_.context) + " tokens: this model takes 1 … " + std::to_string(model_->config.text.context));
   if (options_.chunk < 1) throw Error(Status::invalid_argument, "a chunk of " + std::to_string(options_.chunk) + " tokens: at least 1");
   if (!options_.trace_folder.empty()) trace_ = std::make_unique<Trace>(options_.trace_folder, options_.trace_data);
+  if (ops_->on_device()) device_ = plan_device(*model_, options_, *ops_, selector_, kv_type_);
 }
 
 Session::~Session() {
@@ -198,6 +218,7 @@ MemoryPlan Session::plan(const Model& m, const SessionOptions& options, const st
   const Type kv_type = choose_kv_type(options, *ops, m.config.text);
   plan.weights = m.file.file_bytes();
   plan.packed = is_cpu(*ops) ? m.packed_bytes : 0;
+  if (ops->on_device()) plan.take(plan_device(m, options, *ops, s, kv_type));
   plan.kv_cache = KvCache::bytes(kv_type, m.config.text, options.context);
   std::vector<std::unique_ptr<Medium>> media;
   std::vector<PromptMedium> placed;
@@ -220,6 +241,10 @@ MemoryPlan Session::plan(const Model& m, const SessionOptions& options, const st
 }
 
 void Session::check_cap(const MemoryPlan& plan) const {
+  if (plan.on_device && plan.device_total() > device_.vram)
+    throw Error(Status::too_large, "this request needs " + megabytes(plan.device_total()) + " of the GPU (weights " + megabytes(plan.device_weights) + ", KV cache " +
+                                       megabytes(plan.kv_cache) + ", visual rows " + megabytes(plan.media) + ", workspace " + megabytes(plan.workspace) + "), it may take " +
+                                       megabytes(device_.vram) + "; use a smaller context, chunk or picture, or more vram");
   if (options_.memory_cap == 0 || plan.total() <= options_.memory_cap) return;
   const std::string packed = plan.packed > 0 ? "packed weights " + megabytes(plan.packed) + ", " : "";
   throw Error(Status::too_large, "this request needs " + megabytes(plan.total()) + " (" + packed + "KV cache " + megabytes(plan.kv_cache) +
@@ -231,6 +256,7 @@ void Session::check_cap(const MemoryPlan& plan) const {
 MemoryPlan Session::plan_of(uint64_t media, uint64_t workspace, uint64_t pixels) const {
   MemoryPlan plan;
   plan.packed = is_cpu(*ops_) ? model_->packed_bytes : 0;
+  if (ops_->on_device()) plan.take(device_);
   plan.kv_cache = KvCache::bytes(kv_type_, model_->config.text, options_.context);
   plan.media = media;
   plan.workspace = workspace + ops_->fixed_bytes();
@@ -240,8 +266,32 @@ MemoryPlan Session::plan_of(uint64_t media, uint64_t workspace, uint64_t pixels)
 
 // What this backend multiplies with. First asked for when a plan has been accepted, because a file in rows may be packed now.
 const Weights& Session::weights() {
-  if (!weights_) weights_ = is_cpu(*ops_) ? &model_->in_panels(options_.threads, options_.callbacks) : &model_->weights;
+  if (!weights_)
+    weights_ = ops_->on_device() ? &model_->on_device(options_.backend, options_.threads, device_.for_weights, options_.callbacks).weights()
+               : is_cpu(*ops_)   ? &model_->in_panels(options_.threads, options_.callbacks)
+                                 : &model_->weights;
   return *weights_;
+}
+
+template <class Body>
+auto Session::guarded(const Body& body) {
+  if (over_) throw Error(Status::device, "this session is over: its GPU failed; open another");
+  try {
+    return body();
+  } catch (const DeviceError& e) {
+    over_ = true;
+    throw Error(Status::device, std::string(e.what()) + "; this session is over, open another");
+  }
+}
+
+void Session::add(const MediumInput& in) {
+  guarded([&] { add_medium(in); });
+}
+const Answer& Session::ask(const std::string& question, const Generation& generation, const std::function<bool(const std::string&)>& on_text) {
+  return *guarded([&] { return &answer_question(question, generation, on_text); });
+}
+std::vector<Score> Session::score(const std::string& question, const std::vector<std::string>& options) {
+  return guarded([&] { return score_options(question, options); });
 }
 
 Run Session::run(Arena& arena) { return {*ops_, arena, trace_.get(), &options_.callbacks}; }
@@ -252,7 +302,7 @@ void Session::system(const std::string& text) {
   prompt_.system(transcript_, text);
 }
 
-void Session::add(const MediumInput& in) {
+void Session::add_medium(const MediumInput& in) {
   const double start = now();
   const Model& m = *model_;
   auto medium = std::make_unique<Medium>();
@@ -346,7 +396,7 @@ Session::Question Session::read_prompt(const Run& run, std::vector<Cell> cells, 
   return question;
 }
 
-const Answer& Session::ask(const std::string& question, const Generation& generation, const std::function<bool(const std::string&)>& on_text) {
+const Answer& Session::answer_question(const std::string& question, const Generation& generation, const std::function<bool(const std::string&)>& on_text) {
   const double start = now();
   check_sampling(generation.sampling);
   if (generation.max_tokens < 1) throw Error(Status::invalid_argument, "max tokens must be at least 1");
@@ -382,7 +432,7 @@ void Session::given(const std::string& question, const std::string& answer) {
   transcript_ = std::move(cells);
 }
 
-std::vector<Score> Session::score(const std::string& question, const std::vector<std::string>& options) {
+std::vector<Score> Session::score_options(const std::string& question, const std::vector<std::string>& options) {
   const Model& m = *model_;
   if (options.size() < 2) throw Error(Status::invalid_argument, "at least two options are needed to choose between");
   std::vector<Score> scores;
@@ -479,18 +529,21 @@ Chunk Session::make_chunk(const Run& run, const std::vector<Cell>& cells, const 
 void Session::generate(const Run& run, Tensor logits, int64_t next_position, const Generation& generation, const std::function<bool(const std::string&)>& on_text) {
   const Model& m = *model_;
   const std::vector<int32_t>& stop = m.config.tokens.stop;
-  std::vector<double> values(size_t(m.config.text.vocab));
+  const Sampling& sampling = generation.sampling;
+  const bool greedy = sampling.temperature == 0 && sampling.repetition_penalty == 1;  // the backend finds the token; a device need not give back all logits
+  std::vector<double> values(size_t(greedy ? 0 : m.config.text.vocab));
   std::vector<int32_t> seen;
   for (const Cell& cell : cached_) seen.push_back(cell.id);
+  run.ops.forget_steps();
   Utf8Stream stream;
   const auto say = [&](const std::string& piece) {
     answer_.text += piece;
     return piece.empty() || !on_text || on_text(piece);
   };
   while (true) {
-    run.ops.read(values.data(), logits);
     double logprob = 0;
-    const int32_t id = sample(values, generation.sampling, seen, answer_.ids.size(), &logprob);
+    if (!greedy) run.ops.read(values.data(), logits);
+    const int32_t id = greedy ? greedy_token(run.ops.likeliest(logits), &logprob) : sample(values, sampling, seen, answer_.ids.size(), &logprob);
     if (std::find(stop.begin(), stop.end(), id) != stop.end()) {
       answer_.stopped = true;
       break;

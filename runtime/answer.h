@@ -18,10 +18,12 @@
 namespace bg {
 
 struct SessionOptions {
-  std::string backend = "cpu";  // "cpu" (the best instruction set), "cpu/avx2" …: the built ones, "ref" (float), "ref64" (double)
+  std::string backend = "cpu";  // "cpu" (the best instruction set), "cpu/avx2" …: the built ones, "ref" (float), "ref64" (double), "cuda", "cuda:1" …: GPUs,
+                                // "emulated": a GPU's kernels on the CPU, for tests
   int threads = 1;
   int64_t context = 4096;       // tokens of prompt, answers and visual rows together; at most the model's
   int64_t chunk = 512;          // prompt tokens processed at once: memory against speed, never the result
+  uint64_t vram = 0;            // bytes of a GPU's memory that model and session may take (MemoryPlan::device_total); 0: what is free
   uint64_t memory_cap = 0;      // bytes the session may take for itself (MemoryPlan::total); 0: no cap
   std::string selector;         // "": the checkpoint's; "coverage", "coverage-text", "concept" (needs its weights), "none"
   Precision precision = Precision::fast;  // of the CPU backends; ref computes in its own type
@@ -91,6 +93,12 @@ class Session {
   const SelectorChoice& selector() const { return selector_; }
 
  private:
+  // Runs what may use a GPU: when that fails the session is over.
+  template <class Body>
+  auto guarded(const Body& body);
+  void add_medium(const MediumInput& input);
+  const Answer& answer_question(const std::string& question, const Generation& generation, const std::function<bool(const std::string&)>& on_text);
+  std::vector<Score> score_options(const std::string& question, const std::vector<std::string>& options);
   Run run(Arena& arena);
   MemoryPlan plan_of(uint64_t media, uint64_t workspace, uint64_t pixels) const;
   const Weights& weights();
@@ -114,6 +122,8 @@ class Session {
   SelectorChoice selector_;
   Type kv_type_;
   const Weights* weights_ = nullptr;    // see weights()
+  DevicePlan device_;                   // on a GPU
+  bool over_ = false;                   // the GPU failed
   std::unique_ptr<Trace> trace_;
   Prompt prompt_;
   std::unique_ptr<KvCache> cache_;

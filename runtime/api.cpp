@@ -50,6 +50,7 @@ bg::SessionOptions options_of(const bg_session_params* params, const bg::Model& 
   if (precision != "fast" && precision != "float32") throw Error(Status::invalid_argument, "unknown precision \"" + precision + "\"; there are fast, float32");
   o.precision = precision == "fast" ? bg::Precision::fast : bg::Precision::float32;
   if (p.kv_type) o.kv_type = p.kv_type;
+  o.vram = p.vram;
   if (p.trace_folder) o.trace_folder = p.trace_folder;
   o.trace_data = p.trace_data != 0;
   o.callbacks = callbacks_of(p.callbacks);
@@ -109,6 +110,7 @@ const char* bg_status_name(bg_status status) {
     case BG_IO: return "input/output error";
     case BG_CANCELLED: return "cancelled";
     case BG_INTERNAL: return "internal error";
+    case BG_DEVICE: return "device error";
   }
   return "unknown status";
 }
@@ -121,6 +123,25 @@ const char* bg_built_instruction_set(int index, int* usable) {
   if (index < 0 || index >= count) return nullptr;
   if (usable) *usable = bg::runs(built[index]);
   return bg::isa_name(built[index]);
+}
+
+const char* bg_gpu(int index, const char** why_none) {
+  static thread_local std::string text;
+  const char* answer = nullptr;
+  try {
+    const int count = bg::cuda_devices(&text);
+    if (index >= 0 && index < count) {
+      const bg::DeviceInfo i = bg::make_cuda_device(index)->info();
+      text = i.name + ", compute capability " + std::to_string(i.major) + "." + std::to_string(i.minor) + ", " + std::to_string(i.memory >> 20) + " MiB, " +
+             std::to_string(i.free >> 20) + " MiB free";
+      answer = text.c_str();
+    }
+  } catch (const std::exception& e) {
+    text = e.what();
+    answer = text.c_str();
+  }
+  if (why_none) *why_none = answer ? nullptr : text.c_str();
+  return answer;
 }
 
 bg_status bg_model_open(const char* path, bg_model** model, bg_error* error) {
@@ -408,6 +429,9 @@ bg_status bg_plan(const bg_model* model, const bg_session_params* params, const 
     out.pixels = r.pixels;
     out.total = r.total();
     out.packed_weights = r.packed;
+    out.device_total = r.device_total();
+    out.device_weights = r.device_weights;
+    out.host_weights = r.host_weights;
     bg::write_struct(plan, out, "bg_memory_plan");
   });
 }

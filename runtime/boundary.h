@@ -5,12 +5,13 @@
 #include <exception>
 #include <new>
 
+#include "kernels/cuda/device.h"
 #include "loaders/error.h"
 #include "runtime/breastgpt.h"
 
 namespace bg {
 
-static_assert(int(Status::internal) == BG_INTERNAL && int(Status::too_large) == BG_TOO_LARGE, "Status and bg_status are the same list");
+static_assert(int(Status::internal) == BG_INTERNAL && int(Status::too_large) == BG_TOO_LARGE && int(Status::device) == BG_DEVICE, "Status and bg_status are the same list");
 
 inline bg_status report(bg_error* error, Status status, const char* message) {
   if (!error) return bg_status(status);
@@ -30,6 +31,8 @@ bg_status guarded(bg_error* error, Body&& body) {
     return report(error, Status::ok, "");
   } catch (const Error& e) {
     return report(error, e.status(), e.what());
+  } catch (const DeviceError& e) {
+    return report(error, Status::device, e.what());
   } catch (const std::bad_alloc&) {
     return report(error, Status::too_large, "out of memory");
   } catch (const std::exception& e) {

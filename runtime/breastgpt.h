@@ -52,7 +52,8 @@ typedef enum bg_status {
   BG_TOO_LARGE = 5,        /* over a limit: memory cap, pixels, context */
   BG_IO = 6,               /* reading or writing failed */
   BG_CANCELLED = 7,        /* the cancel callback said so */
-  BG_INTERNAL = 8          /* a defect of this library */
+  BG_INTERNAL = 8,         /* a defect of this library */
+  BG_DEVICE = 9            /* a GPU is missing, or failed: then the session is over (every later call says so); the model and other sessions go on */
 } bg_status;
 
 typedef struct bg_error {
@@ -65,6 +66,8 @@ typedef struct bg_session bg_session;
 
 BG_API const char* bg_version(void);                 /* "0.1.0" */
 BG_API const char* bg_status_name(bg_status status); /* "bad file" */
+/* GPU `index`: its name, or NULL after the last; then *why_none (may be NULL) says why there is none at all. The text is valid until the thread's next call. */
+BG_API const char* bg_gpu(int index, const char** why_none);
 BG_API const char* bg_instruction_set(void);         /* the one that backend "cpu" takes here: "avx2" */
 /* Instruction set `index` of this build, the plainest first; NULL after the last. *usable (may be NULL): whether this machine has it. */
 BG_API const char* bg_built_instruction_set(int index, int* usable);
@@ -74,7 +77,7 @@ typedef struct bg_callbacks {
   size_t struct_size;
   void* user;                                                                  /* passed to each */
   void (*log)(void* user, int level, const char* message);                     /* 0 error, 1 warning, 2 information */
-  void (*progress)(void* user, const char* stage, int64_t done, int64_t total); /* "image", "slide", "selection", "prompt", "layers", "answer", "options", "verify" */
+  void (*progress)(void* user, const char* stage, int64_t done, int64_t total); /* "weights", "image", "slide", "selection", "prompt", "layers", "answer", "options", "verify" */
   int (*cancel)(void* user);                                                   /* non-zero: stop soon with BG_CANCELLED */
 } bg_callbacks;
 
@@ -145,7 +148,8 @@ BG_API bg_volume_params bg_volume_params_default(void);
 /* ---- sessions ---- */
 typedef struct bg_session_params {
   size_t struct_size;
-  const char* backend;     /* "cpu" (default: the best instruction set), "cpu/" and a built instruction set, "ref" (float32 definition), "ref64" (float64) */
+  const char* backend;     /* "cpu" (default: the best instruction set), "cpu/" and a built instruction set, "cuda" or "cuda:N": a GPU, "ref" (float32
+                              definition), "ref64" (float64), "emulated": a GPU's kernels on the CPU, for tests, slow */
   int threads;             /* default: the machine's cores. Never changes a result */
   int64_t context;         /* tokens of the whole conversation, default 4096 or the model's limit if smaller */
   int64_t chunk;           /* prompt tokens at once, default 512: memory against speed. Never changes a result */
@@ -156,6 +160,7 @@ typedef struct bg_session_params {
   const bg_callbacks* callbacks; /* NULL: none; read when the session is opened */
   const char* precision;   /* NULL or "fast": activations may be rounded for the machine's BF16 and int8 instructions; "float32": never. ref: its own type */
   const char* kv_type;     /* keys and values: NULL or "auto" (BF16 with fast, F32 with float32), "f32", "bf16", "q8_0" (heads of a multiple of 32) */
+  uint64_t vram;           /* bytes of the GPU that model and session may take, 0: what is free. Weights that do not fit are read over the bus */
 } bg_session_params;
 BG_API bg_session_params bg_session_params_default(void);
 
@@ -261,6 +266,8 @@ typedef struct bg_memory_plan {
   uint64_t kv_cache, media, workspace, pixels;
   uint64_t total;      /* what the session takes for itself: all but weights */
   uint64_t packed_weights; /* in total; matrices in panels, made by the model's first CPU session for all when its file has them in rows */
+  uint64_t device_total, device_weights; /* of a GPU's memory: KV cache, media, workspace and weights; these weights alone. total is then the host's */
+  uint64_t host_weights;   /* in total; weights that do not fit the GPU */
 } bg_memory_plan;
 /* One turn of a fresh session with these media, a system text (or NULL) and a question. */
 BG_API bg_status bg_plan(const bg_model* model, const bg_session_params* params, const bg_medium_size* media, int64_t count, const bg_image_params* image_params,

@@ -27,8 +27,8 @@ struct Rotary {
   Tensor cos, sin;  // (T, d/2)
 };
 
-// §4: h += Wo·attn(RMS(h)); q and k are RMS-normalised per head, then rotated. Keys and values go straight into a cache of their type; another type
-// rounds them.
+// §4: h += Wo·attn(RMS(h)); q and k are RMS-normalised per head, then rotated. On the CPU keys and values go straight into a cache of their type; another
+// type rounds them, and a device finds their place itself, so that a token's operations are the same each time.
 void attention(const Run& run, const Config::Text& c, const DecoderWeights::Layer& w, KvCache& cache, int64_t layer, Tensor h, Rotary rotary, Phase phase,
                const std::string& name) {
   Ops& ops = run.ops;
@@ -36,19 +36,12 @@ void attention(const Run& run, const Config::Text& c, const DecoderWeights::Laye
   const int64_t T = h.rows, past = cache.used;
   const Tensor x = run.arena.tensor(T, c.hidden), q = run.arena.tensor(T, c.heads * c.head_dim), o = run.arena.tensor(T, c.heads * c.head_dim);
   const Tensor new_keys = cache.keys(layer).row_range(past, T), new_values = cache.values(layer).row_range(past, T);
-  const bool rounds = cache.type() != ops.type();
-  const Tensor k = rounds ? run.arena.tensor(T, c.kv_heads * c.head_dim) : new_keys, v = rounds ? run.arena.tensor(T, c.kv_heads * c.head_dim) : new_values;
+  const bool apart = cache.type() != ops.type() || ops.on_device();
+  const Tensor k = apart ? run.arena.tensor(T, c.kv_heads * c.head_dim) : new_keys, v = apart ? run.arena.tensor(T, c.kv_heads * c.head_dim) : new_values;
   ops.rms_norm(x, h, w.attn_norm.w, c.rms_eps);
   const Product qkv[] = {{q, w.q}, {k, w.k}, {v, w.v}};
   ops.linear(x, qkv, 3, phase);
-  ops.rms_norm(q.split_rows(c.heads), q.split_rows(c.heads), w.q_norm.w, c.rms_eps);
-  ops.rms_norm(k.split_rows(c.kv_heads), k.split_rows(c.kv_heads), w.k_norm.w, c.rms_eps);
-  ops.rotary(q, c.heads, rotary.cos, rotary.sin);
-  ops.rotary(k, c.kv_heads, rotary.cos, rotary.sin);
-  if (rounds) {
-    ops.copy(new_keys, k);
-    ops.copy(new_values, v);
-  }
+  ops.rotate_into_cache(cache.keys(layer), cache.values(layer), q, k, v, c.heads, c.kv_heads, w.q_norm.w, w.k_norm.w, c.rms_eps, rotary.cos, rotary.sin, past);
   ops.attention_causal(o, q, cache.keys(layer).row_range(0, past + T), cache.values(layer).row_range(0, past + T), c.heads, c.kv_heads, past);
   run.add_product(h, o, w.o, nullptr, x, name + ".attn", phase);
 }
@@ -64,14 +57,26 @@ void mlp(const Run& run, const Config::Text& c, const DecoderWeights::Layer& w, 
   run.add_product(h, f, w.down, nullptr, x, name + ".mlp", phase);
 }
 
+// §4: logits = Wout·RMS(h).
+void write_logits(const Run& run, const Config::Text& c, const DecoderWeights& w, Tensor h, Tensor logits) {
+  const Tensor x = run.arena.tensor(h.rows, c.hidden);
+  run.ops.rms_norm(x, h, w.norm.w, c.rms_eps);
+  run.tap("decoder.norm", x);
+  const Product output{logits, w.output};
+  run.ops.linear(x, &output, 1, Phase::step);  // one row nearly always
+  run.tap("decoder.logits", logits);
+}
+
 }  // namespace
 
 void decode(const Run& run, const Config::Text& c, const DecoderWeights& w, KvCache& cache, const Chunk& chunk, Logits which, Tensor logits) {
   Ops& ops = run.ops;
   Arena::Scope scope(run.arena);
   const int64_t T = int64_t(chunk.ids.size());
+  const bool step = chunk.phase == Phase::step && run.trace == nullptr;
   if (T > cache.context() - cache.used) throw Error(Status::internal, "the KV cache is full");
 
+  if (step) ops.begin_step(cache.used);
   const Tensor h = run.arena.tensor(T, c.hidden);
   ops.embed(h, w.embed, chunk.ids.data());
   if (!chunk.visual_at.empty()) ops.scatter_rows(h, chunk.visual[0], chunk.visual_at.data());
@@ -92,15 +97,8 @@ void decode(const Run& run, const Config::Text& c, const DecoderWeights& w, KvCa
     run.tap(name + ".out", h);
   }
   cache.used += T;
-  if (which == Logits::none) return;
-
-  const Tensor last = which == Logits::all ? h : h.row_range(T - 1, 1);
-  const Tensor x = run.arena.tensor(last.rows, c.hidden);
-  ops.rms_norm(x, last, w.norm.w, c.rms_eps);
-  run.tap("decoder.norm", x);
-  const Product output{logits, w.output};
-  ops.linear(x, &output, 1, Phase::step);  // one row nearly always
-  run.tap("decoder.logits", logits);
+  if (which != Logits::none) write_logits(run, c, w, which == Logits::all ? h : h.row_range(T - 1, 1), logits);
+  if (step) ops.end_step();
 }
 
 }  // namespace bg

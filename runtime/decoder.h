@@ -44,7 +44,7 @@ struct Chunk {
   // added after decoder layer i. All (V, D) with V = visual_at.size().
   std::vector<int64_t> visual_at;
   std::vector<Tensor> visual;
-  Phase phase = Phase::prompt;       // step: what the model itself said, one token at a time
+  Phase phase = Phase::prompt;       // step: what the model itself said, one token at a time, with logits of the last; the same tensors each time (begin_step)
 };
 
 enum class Logits { none, last, all };

@@ -56,7 +56,7 @@ void choose(const Run& run, const Model& m, const Weights& w, const SelectorChoi
     if (s.kind == "ConceptSelector")
       kept = slide ? select_concept(run, concepts, projector_of(w, l), x, guide, medium.budget) : select_concept(run, concepts, x, guide, medium.budget);
     else
-      kept = slide ? select_slide_coverage(run, x, projector_of(w, l), guide, medium.budget) : select_coverage(run, x, guide, medium.budget);
+      kept = slide ? select_slide_coverage(run, x, projector_of(m.weights, l), guide, medium.budget) : select_coverage(run, x, guide, medium.budget);
     if (slide) {
       const Tensor states = run.arena.tensor(out.rows, x.cols);
       run.ops.gather_rows(states, x, kept.index.data());

@@ -59,4 +59,21 @@ const Weights& Model::in_panels(int threads, const Callbacks& callbacks) const {
   return weights;
 }
 
+namespace {
+std::string gpu_name(const std::string& backend) { return backend == "cuda" ? "cuda:0" : backend; }
+}  // namespace
+
+uint64_t Model::bytes_on_device(const std::string& backend) const {
+  std::lock_guard<std::mutex> lock(packing_);
+  const auto found = on_device_.find(gpu_name(backend));
+  return found == on_device_.end() || !found->second ? 0 : found->second->bytes().device;
+}
+
+const DeviceWeights& Model::on_device(const std::string& backend, int threads, uint64_t allowed, const Callbacks& callbacks) const {
+  std::lock_guard<std::mutex> lock(packing_);
+  std::unique_ptr<DeviceWeights>& there = on_device_[gpu_name(backend)];
+  if (!there) there = std::make_unique<DeviceWeights>(weights, config, make_device(backend, threads), allowed, callbacks);
+  return *there;
+}
+
 }  // namespace bg

@@ -1,11 +1,13 @@
 // A weights file, opened and checked: immutable, shared by any number of sessions and threads.
 #pragma once
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 
 #include "loaders/gguf.h"
 #include "runtime/config.h"
+#include "runtime/device_weights.h"
 #include "runtime/packed.h"
 #include "runtime/run.h"
 #include "runtime/tokenizer.h"
@@ -28,10 +30,14 @@ struct Model {
   // The weights as the CPU kernels read them fast: the file's own, or a copy in panels, made by the first who asks, for all, and kept. Without memory for
   // it the file's rows, with a warning.
   const Weights& in_panels(int threads, const Callbacks& callbacks) const;
+  // The weights in a GPU's memory, `allowed` bytes of it at most: uploaded by the first who asks, for all on that GPU, and kept.
+  const DeviceWeights& on_device(const std::string& backend, int threads, uint64_t allowed, const Callbacks& callbacks) const;
+  uint64_t bytes_on_device(const std::string& backend) const;  // that on_device() took there; 0 before
 
  private:
   mutable std::mutex packing_;
   mutable std::unique_ptr<PackedWeights> packed_;
+  mutable std::map<std::string, std::unique_ptr<DeviceWeights>> on_device_;  // by backend
 };
 
 }  // namespace bg

@@ -6,11 +6,19 @@
 #include <memory>
 
 #include "kernels/ops.h"
+#include "runtime/device_weights.h"
 
 namespace bg {
 
 // All operations without effect, type and scratch sizes as `real`. real must live as long.
 std::unique_ptr<Ops> make_plan_ops(const Ops& real);
+
+// How a session shares a GPU's memory with its model.
+struct DevicePlan {
+  uint64_t vram = 0;            // bytes for both
+  uint64_t for_weights = 0;     // of these, what weights may take
+  DeviceWeights::Bytes weights; // and where they go then
+};
 
 struct MemoryPlan {
   uint64_t weights = 0;    // bytes of the mapped file, shared with every process that maps it
@@ -19,9 +27,18 @@ struct MemoryPlan {
   uint64_t media = 0;      // visual rows kept for the whole session
   uint64_t workspace = 0;  // peak scratch of the largest stage, and the backend's own
   uint64_t pixels = 0;     // peak of the picture's preparation, patch vectors included
-  // What a session takes beside the file: the preparation of pixels is over before the stage with the largest workspace begins only for one picture,
+  bool on_device = false;  // KV cache, media and workspace lie in a GPU's memory, and so do
+  uint64_t device_weights = 0;  // weights; shared by the model's sessions on that GPU
+  uint64_t host_weights = 0;    // what of them did not fit, in host memory
+  void take(const DevicePlan& device) {
+    on_device = true;
+    device_weights = device.weights.device;
+    host_weights = device.weights.host;
+  }
+  // What a session takes of the host beside the file: the preparation of pixels is over before the stage with the largest workspace begins only for one picture,
   // so both are counted.
-  uint64_t total() const { return packed + kv_cache + media + workspace + pixels; }
+  uint64_t total() const { return on_device ? host_weights + pixels : packed + kv_cache + media + workspace + pixels; }
+  uint64_t device_total() const { return on_device ? device_weights + kv_cache + media + workspace : 0; }
 };
 
 }  // namespace bg

@@ -27,6 +27,10 @@ double uniform(uint64_t seed, uint64_t counter) {
 
 namespace {
 
+[[noreturn]] void refuse() {
+  throw Error(Status::internal, "the model produced a logit that is not a finite number; run `breastgpt verify` on the weights");
+}
+
 double log_sum_exp(const std::vector<double>& x, double top) {
   double sum = 0;
   for (double v : x) sum += std::exp(v - top);
@@ -59,9 +63,15 @@ int32_t draw(const std::vector<double>& logits, const Sampling& s, double u) {
 
 }  // namespace
 
+int32_t greedy_token(const Likeliest& found, double* logprob) {
+  if (!found.finite) refuse();
+  *logprob = found.logprob;
+  return found.id;
+}
+
 int32_t sample(std::vector<double>& logits, const Sampling& s, const std::vector<int32_t>& seen, uint64_t counter, double* logprob) {
   for (double v : logits)
-    if (!std::isfinite(v)) throw Error(Status::internal, "the model produced a logit that is not a finite number; run `breastgpt verify` on the weights");
+    if (!std::isfinite(v)) refuse();
   const double top = *std::max_element(logits.begin(), logits.end());
   const double norm = log_sum_exp(logits, top);
   const auto finish = [&](int32_t id, double logit) {

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/ops.h"
+
 namespace bg {
 
 struct Sampling {
@@ -18,6 +20,9 @@ void check_sampling(const Sampling& s);  // throws Error{invalid_argument}
 
 // Uniform in [0, 1): the 53 top bits of a mix of seed and counter.
 double uniform(uint64_t seed, uint64_t counter);
+
+// The token of temperature 0. Throws Error{internal} when a logit was not finite.
+int32_t greedy_token(const Likeliest& found, double* logprob);
 
 // logits: (V), may be changed (penalty). seen: ids of the sequence so far. counter: how many tokens were sampled before.
 // logprob: natural logarithm of softmax(logits)[token] of the untouched logits.

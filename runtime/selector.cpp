@@ -22,14 +22,14 @@ Kept keep_all(int64_t L) {
 }
 
 // g = σ(w·mean(T) + b); w·mean(T) is the mean of w·T_i.
-double concept_gate(const Run& run, const Linear& gate, Tensor text) {
+double concept_gate(const Run& run, const ConceptWeights& w, Tensor text) {
   Arena::Scope scope(run.arena);
   const Tensor y = run.arena.tensor(text.rows, 1);
-  run.ops.linear(y, text, gate.w, nullptr);
+  run.ops.linear(y, text, w.gate, nullptr);
   std::vector<double> values(size_t(text.rows));
   run.ops.read(values.data(), y);
   const double mean = std::accumulate(values.begin(), values.end(), 0.0) / double(text.rows);
-  return 1 / (1 + std::exp(-(mean + double(gate.b[0]))));
+  return 1 / (1 + std::exp(-(mean + double(w.gate_bias))));
 }
 
 // q_h = (Wq·[g·queries ; (1−g)·T])_h/√d for each head, (C, d).
@@ -39,7 +39,7 @@ std::vector<Tensor> concept_queries(const Run& run, const ConceptWeights& w, Ten
   std::vector<Tensor> q;
   for (int64_t h = 0; h < kConceptHeads; ++h) q.push_back(run.arena.tensor(C, d));
   Arena::Scope scope(run.arena);
-  const double g = concept_gate(run, w.gate, text);
+  const double g = concept_gate(run, w, text);
   const Tensor concepts = run.arena.tensor(C, D), all = run.arena.tensor(C, D), learned = concepts.row_range(0, n), words = concepts.row_range(n, text.rows);
   std::vector<int32_t> ids(static_cast<size_t>(n));
   std::iota(ids.begin(), ids.end(), 0);

@@ -128,6 +128,8 @@ Kept select_slide_coverage(const Run& run, Tensor states, const Linear& projecto
   }
   Arena::Scope scope(run.arena);
   const Tensor rows = run.arena.tensor(N, width), guide = run.arena.tensor(text.rows, width);
+  const size_t r_bytes = size_t(width * w) * sizeof(float), c_bytes = size_t(width) * sizeof(float);
+  void *r_there = run.arena.bytes(r_bytes), *c_there = run.arena.bytes(c_bytes);
   if (!run.arena.counting()) {
     const Factor f = factor_of(projector);
     std::vector<float> r(size_t(width * w)), c(static_cast<size_t>(width));  // rows beyond R's are 0
@@ -135,7 +137,9 @@ Kept select_slide_coverage(const Run& run, Tensor states, const Linear& projecto
       for (int64_t j = 0; j < w; ++j) r[size_t(a * w + j)] = float(f.r[size_t(a * f.n + j)]);
       c[size_t(a)] = float(f.r[size_t(a * f.n + w)]);
     }
-    run.ops.linear(rows, states, {r.data(), Type::f32, width, w}, c.data());
+    run.ops.upload(r_there, r.data(), r_bytes);
+    run.ops.upload(c_there, c.data(), c_bytes);
+    run.ops.linear(rows, states, {r_there, Type::f32, width, w}, static_cast<const float*>(c_there));
     if (text.rows > 0) run.ops.write(guide, guide_rows(run, projector, f, text, width).data());
   }
   return select_coverage(run, rows, guide, k, memory_allowed);

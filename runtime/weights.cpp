@@ -57,7 +57,7 @@ struct Reader {
   Norm layer_norm(const std::string& name) const { return {vector(name + ".weight"), vector(name + ".bias")}; }
   Norm rms_norm(const std::string& name) const { return {vector(name + ".weight"), nullptr}; }
   ConceptWeights concepts(const std::string& name) const {
-    return {matrix(name + ".attn_q"), matrix(name + ".attn_k"), matrix(name + ".queries"), linear(name + ".gate")};
+    return {matrix(name + ".attn_q"), matrix(name + ".attn_k"), matrix(name + ".queries"), matrix(name + ".gate"), vector(name + ".gate.bias")[0]};
   }
   VitWeights::Merger merger(const std::string& name) const { return {layer_norm(name + ".norm"), linear(name + ".fc1"), linear(name + ".fc2")}; }
 };
@@ -113,7 +113,60 @@ std::vector<Weight*> multiplied(Weights& w) {
   if (w.slide.projector.w.data != nullptr) all.push_back(&w.slide.projector.w);
   for (Linear& l : w.slide.deepstack) all.push_back(&l.w);
   for (ConceptWeights* c : {&w.concept_top, &w.concept_deep})
-    if (c->q.data != nullptr) all.insert(all.end(), {&c->q, &c->k, &c->gate.w});
+    if (c->q.data != nullptr) all.insert(all.end(), {&c->q, &c->k, &c->gate});
+  return all;
+}
+
+AllWeights all_of(Weights& w, const Config& config) {
+  AllWeights all;
+  const auto vector = [&](const float*& data, int64_t size) {
+    if (data != nullptr) all.vectors.push_back({&data, size});
+  };
+  const auto norm = [&](Norm& n, int64_t size) {
+    vector(n.w, size);
+    vector(n.b, size);
+  };
+  const auto linear = [&](Linear& l) {
+    all.matrices.push_back(&l.w);
+    vector(l.b, l.w.rows);
+  };
+  const Config::Text& t = config.text;
+  for (DecoderWeights::Layer& l : w.decoder.layers) {
+    norm(l.attn_norm, t.hidden);
+    norm(l.ffn_norm, t.hidden);
+    norm(l.q_norm, t.head_dim);
+    norm(l.k_norm, t.head_dim);
+  }
+  norm(w.decoder.norm, t.hidden);
+  all.matrices.push_back(&w.decoder.output);
+  for (DecoderWeights::Layer& l : w.decoder.layers) all.matrices.insert(all.matrices.end(), {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down});
+
+  const int64_t d = config.vision.hidden, joined = d * config.vision.merge * config.vision.merge;
+  linear(w.vit.patch_embed);
+  all.matrices.push_back(&w.vit.positions);
+  for (VitWeights::Block& b : w.vit.blocks) {
+    norm(b.norm1, d);
+    norm(b.norm2, d);
+    for (Linear* l : {&b.qkv, &b.proj, &b.fc1, &b.fc2}) linear(*l);
+  }
+  const auto merger = [&](VitWeights::Merger& m, int64_t width) {
+    norm(m.norm, width);
+    linear(m.fc1);
+    linear(m.fc2);
+  };
+  merger(w.vit.merger, d);
+  for (VitWeights::Merger& m : w.vit.deepstack) merger(m, joined);
+
+  for (SlideWeights::Layer& l : w.slide.layers) {
+    norm(l.norm1, config.slide.feature_dim);
+    norm(l.norm2, config.slide.feature_dim);
+    for (Linear* p : {&l.q, &l.k, &l.v, &l.out, &l.up, &l.down}) linear(*p);
+  }
+  for (Linear& l : w.slide.deepstack) linear(l);
+  if (w.slide.projector.w.data != nullptr) linear(w.slide.projector);
+  for (ConceptWeights* c : {&w.concept_top, &w.concept_deep})
+    if (c->q.data != nullptr) all.matrices.insert(all.matrices.end(), {&c->q, &c->k, &c->queries, &c->gate});
+  all.matrices.push_back(&w.decoder.embed);  // only rows of it are read
   return all;
 }
 

@@ -63,7 +63,8 @@ struct SlideWeights {
 struct ConceptWeights {           // of one learned selector
   Weight q, k;                    // (h, h)
   Weight queries;                 // (32, h)
-  Linear gate;                    // (1, h)
+  Weight gate;                    // (1, h)
+  float gate_bias = 0;
 };
 
 struct Weights {
@@ -76,6 +77,17 @@ struct Weights {
 // Every matrix that is multiplied: those that lie, or are packed, in panels. Not those that are only read row by row: learned positions and concepts, and an
 // embedding that is not the output matrix too (a tied one is in the list as the output).
 std::vector<Weight*> multiplied(Weights& w);
+
+// Everything there is, in the order in which an answer needs it most often: what every token reads first, what only pictures and slides need after it.
+struct AllWeights {
+  struct Vector {
+    const float** data;
+    int64_t size;
+  };
+  std::vector<Vector> vectors;    // norms and biases
+  std::vector<Weight*> matrices;  // a tied embedding is in the list twice, with one address
+};
+AllWeights all_of(Weights& w, const Config& config);
 
 // Throws Error{bad_file} that lists every missing, unknown or misshapen tensor, and every one of a type it must not have: matrices may be quantised,
 // norms and biases are F32.

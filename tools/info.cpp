@@ -34,6 +34,10 @@ void print_machine() {
   int here = 0;
   for (int i = 0; const char* name = bg_built_instruction_set(i, &here); ++i) (here ? usable : missing) += std::string(" ") + name;
   std::printf("instructions: built in and here:%s; built in only:%s\n", usable.c_str(), missing.empty() ? " none" : missing.c_str());
+  const char* why = nullptr;
+  const char* gpu = bg_gpu(0, &why);
+  std::printf("GPUs:         %s%s\n", gpu ? gpu : "none: ", gpu ? "" : why);
+  for (int i = 1; gpu && (gpu = bg_gpu(i, nullptr)); ++i) std::printf("              %s\n", gpu);
   std::printf("huge pages:   %s\n", huge_pages());
 }
 
@@ -98,6 +102,11 @@ int run_plan(int argc, char** argv) {
   std::printf("visual rows  %12.3f MB\n", megabytes(plan.media));
   std::printf("workspace    %12.3f MB  largest stage, and the backend's own\n", megabytes(plan.workspace));
   std::printf("pixels       %12.3f MB  preparing the largest picture or volume\n", megabytes(plan.pixels));
+  if (plan.device_total > 0) {
+    std::printf("on the GPU   %12.3f MB  weights %.3f MB, KV cache, visual rows and workspace\n", megabytes(plan.device_total), megabytes(plan.device_weights));
+    std::printf("on the host  %12.3f MB  pixels, and weights that do not fit the GPU (%.3f MB)\n", megabytes(plan.total), megabytes(plan.host_weights));
+    return kOk;
+  }
   std::printf("total        %12.3f MB  without the weights\n", megabytes(plan.total));
   return kOk;
 }

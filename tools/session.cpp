@@ -22,7 +22,8 @@ const std::vector<Option> kSessionOptions = {
     {"--window", "L,W", "level and width for volumes and 16-bit grey pictures; default: their own range"},
     {"--pil-exact", "", "16-bit grey pictures: clip at 255 as the reference does"},
     {"--no-prescale", "", "leave out the preparation that training pictures and volumes had"},
-    {"--backend", "NAME", "cpu (default), cpu/avx2 and so on (breastgpt info lists them), ref (float32 definition), ref64 (float64)"},
+    {"--backend", "NAME", "cpu (default), cpu/avx2 and so on (breastgpt info lists them), ref (float32 definition), ref64 (float64), cuda or cuda:N (a GPU)"},
+    {"--vram", "BYTES", "of the GPU that model and session may take; default: what is free. Weights that do not fit are read over the bus"},
     {"--precision", "NAME", "fast (default): activations may be rounded for BF16 and int8 instructions; float32: they are not"},
     {"--kv", "TYPE", "of keys and values: auto (default: bf16 with fast, f32 with float32), f32, bf16, q8_0"},
     {"--threads", "N", "default: all cores; never changes the answer", "-t"},
@@ -123,6 +124,7 @@ bg_session_params session_params(const Options& options, std::vector<std::string
   p.context = options.integer("--context", 0, 1, int64_t(1) << 31);
   p.chunk = options.integer("--chunk", p.chunk, 1, int64_t(1) << 31);
   p.memory_cap = options.bytes("--memory-cap");
+  p.vram = options.bytes("--vram");
   if (!strings[1].empty()) p.trace_folder = strings[1].c_str();
   if (!strings[2].empty()) p.selector = strings[2].c_str();
   p.precision = strings[3].c_str();

@@ -25,8 +25,6 @@ class CudaOps : public Ops {
   void release(void* p, size_t) override { device_->release(p); }
   bool on_device() const override { return true; }
   void upload(void* to, const void* from, size_t bytes) override { device_->upload(to, from, bytes); }
-  void* allocate_host(size_t bytes) override { return device_->allocate_host(bytes); }
-  void release_host(void* p, size_t) override { device_->release_host(p); }
 
   // One recording, for tokens up to the end of a bucket of kStepBucket.
   void begin_step(int64_t past) override {
