@@ -14,8 +14,9 @@ HDF5 ?= 1
 # CUDA=auto builds the kernels for GPUs where nvcc is installed, 1 insists on it, 0 leaves them out.
 CUDA ?= auto
 NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
-# Each gets code of its own; the last is kept as PTX too, for GPUs that come later.
+# GPUs that get code of their own; others compile the newest PTX that they understand, at their first start.
 CUDA_ARCHS ?= 80 86 87 89 90 100 120
+CUDA_PTX ?= 80 120
 WITH_CUDA := $(if $(filter release,$(MODE)),$(if $(filter 0,$(CUDA)),0,$(if $(NVCC),1,$(if $(filter 1,$(CUDA)),$(error CUDA=1, but there is no nvcc: install the CUDA toolkit or name it with NVCC=),0))),0)
 B := build/$(MODE)$(if $(filter 0,$(JPEG)),-nojpeg)$(if $(filter 0,$(TIFF)),-notiff)$(if $(filter 0,$(HDF5)),-nohdf5)$(if $(filter 0,$(CUDA)),-nocuda)
 WARN := -Wall -Wextra -Werror
@@ -106,12 +107,13 @@ $(B)/%.emulated.o: %.cu
 	@$(CXX) $(CXXFLAGS) -x c++ -c $< -o $@
 # Bits must not depend on whether the compiler sees a·b + c: -fmad=false. Registers and spills of every kernel go to a file beside the object.
 NVCC_FLAGS := -std=c++20 -O3 -fmad=false -Xptxas -v --expt-relaxed-constexpr -I. -ccbin $(CXX) -Xcompiler "-Wall,-Wextra,-Wno-unused-parameter,-fPIC,-fvisibility=hidden,-pthread" \
-  $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
+  $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) $(foreach a,$(CUDA_PTX),-gencode arch=compute_$(a),code=compute_$(a))
 $(B)/%.cuda.o: %.cu
 	@mkdir -p $(@D)
 	@echo nvcc $<
-	@$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@ > $(@:.o=.ptxas) 2>&1 || { cat $(@:.o=.ptxas); exit 1; }
+	@$(NVCC) $(NVCC_FLAGS) $(EXTRA) -MMD -MP -MF $(@:.o=.d) -c $< -o $@ > $(@:.o=.ptxas) 2>&1 || { cat $(@:.o=.ptxas); exit 1; }
 $(FILES_OBJ): EXTRA := $(FILES_FLAGS)
+$(B)/kernels/cuda/device_cuda.cuda.o: EXTRA = -DBG_CUDA_BUILD='"CUDA $(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p'), code for $(addprefix sm_,$(CUDA_ARCHS)), PTX $(CUDA_PTX)"'
 
 $(CORE_LIB): $(CORE_OBJ)
 	@rm -f $@ && ar rcs $@ $^

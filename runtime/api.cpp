@@ -125,6 +125,8 @@ const char* bg_built_instruction_set(int index, int* usable) {
   return bg::isa_name(built[index]);
 }
 
+const char* bg_cuda_build(void) { return bg::cuda_build(); }
+
 const char* bg_gpu(int index, const char** why_none) {
   static thread_local std::string text;
   const char* answer = nullptr;

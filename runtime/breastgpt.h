@@ -68,6 +68,7 @@ BG_API const char* bg_version(void);                 /* "0.1.0" */
 BG_API const char* bg_status_name(bg_status status); /* "bad file" */
 /* GPU `index`: its name, or NULL after the last; then *why_none (may be NULL) says why there is none at all. The text is valid until the thread's next call. */
 BG_API const char* bg_gpu(int index, const char** why_none);
+BG_API const char* bg_cuda_build(void);              /* "CUDA 13.0, code for sm_80 sm_90, PTX 90": what this build has for GPUs; NULL: nothing */
 BG_API const char* bg_instruction_set(void);         /* the one that backend "cpu" takes here: "avx2" */
 /* Instruction set `index` of this build, the plainest first; NULL after the last. *usable (may be NULL): whether this machine has it. */
 BG_API const char* bg_built_instruction_set(int index, int* usable);

@@ -26,8 +26,6 @@ void shape_grid(const Config& c, Grid grid, Medium& medium) {
 // Level 0 is the top: a slide's last layer; level 1 + i is DeepStack level i: its layer i.
 size_t state_of(const Model& m, size_t level) { return level == 0 ? size_t(m.config.slide.layers) - 1 : level - 1; }
 
-const Linear& projector_of(const Weights& w, size_t level) { return level == 0 ? w.slide.projector : w.slide.deepstack[level - 1]; }
-
 // Width and number of feature matrices that are kept for later choices.
 int64_t feature_width(const Model& m, const Medium& medium) { return medium.kind == MediumKind::slide ? m.config.slide.feature_dim : m.config.text.hidden; }
 int64_t feature_count(const Model& m, const Medium& medium) { return medium.kind == MediumKind::slide ? m.config.slide.layers : m.levels(); }
@@ -39,6 +37,12 @@ int64_t feature_elements(const Model& m, const SelectorChoice& s, const Medium& 
 
 void tap_kept(const Run& run, const Kept& kept, size_t level) {
   if (run.trace) run.trace->integers("selector." + (level == 0 ? "top" : "deepstack." + std::to_string(level - 1)), kept.index);
+}
+
+// §3d. While planning, no factor is made.
+Kept choose_tiles(const Run& run, const Model& m, size_t level, Tensor states, Tensor guide, int64_t k) {
+  static const SlideFactor none;
+  return select_slide_coverage(run, states, m.weights.slide.projector_of(level), run.arena.counting() ? none : m.slide_factor(int64_t(level)), guide, k);
 }
 
 // §3: every level chooses for itself.
@@ -54,13 +58,13 @@ void choose(const Run& run, const Model& m, const Weights& w, const SelectorChoi
     const ConceptWeights& concepts = l == 0 ? w.concept_top : w.concept_deep;
     Kept kept;
     if (s.kind == "ConceptSelector")
-      kept = slide ? select_concept(run, concepts, projector_of(w, l), x, guide, medium.budget) : select_concept(run, concepts, x, guide, medium.budget);
+      kept = slide ? select_concept(run, concepts, w.slide.projector_of(l), x, guide, medium.budget) : select_concept(run, concepts, x, guide, medium.budget);
     else
-      kept = slide ? select_slide_coverage(run, x, projector_of(m.weights, l), guide, medium.budget) : select_coverage(run, x, guide, medium.budget);
+      kept = slide ? choose_tiles(run, m, l, x, guide, medium.budget) : select_coverage(run, x, guide, medium.budget);
     if (slide) {
       const Tensor states = run.arena.tensor(out.rows, x.cols);
       run.ops.gather_rows(states, x, kept.index.data());
-      project_rows(run, projector_of(w, l), states, out);
+      project_rows(run, w.slide.projector_of(l), states, out);
     } else {
       run.ops.gather_rows(out, x, kept.index.data());
     }

@@ -59,6 +59,12 @@ const Weights& Model::in_panels(int threads, const Callbacks& callbacks) const {
   return weights;
 }
 
+const SlideFactor& Model::slide_factor(int64_t level) const {
+  std::lock_guard<std::mutex> lock(factoring_);
+  const auto known = factors_.find(level);
+  return known != factors_.end() ? known->second : factors_.emplace(level, factor_of(weights.slide.projector_of(size_t(level)))).first->second;
+}
+
 namespace {
 std::string gpu_name(const std::string& backend) { return backend == "cuda" ? "cuda:0" : backend; }
 }  // namespace

@@ -10,6 +10,7 @@
 #include "runtime/device_weights.h"
 #include "runtime/packed.h"
 #include "runtime/run.h"
+#include "runtime/slide_select.h"
 #include "runtime/tokenizer.h"
 #include "runtime/weights.h"
 
@@ -33,11 +34,15 @@ struct Model {
   // The weights in a GPU's memory, `allowed` bytes of it at most: uploaded by the first who asks, for all on that GPU, and kept.
   const DeviceWeights& on_device(const std::string& backend, int threads, uint64_t allowed, const Callbacks& callbacks) const;
   uint64_t bytes_on_device(const std::string& backend) const;  // that on_device() took there; 0 before
+  // Of the slide projector of a level, made by the first who asks and kept.
+  const SlideFactor& slide_factor(int64_t level) const;
 
  private:
   mutable std::mutex packing_;
   mutable std::unique_ptr<PackedWeights> packed_;
   mutable std::map<std::string, std::unique_ptr<DeviceWeights>> on_device_;  // by backend
+  mutable std::mutex factoring_;
+  mutable std::map<int64_t, SlideFactor> factors_;  // by level
 };
 
 }  // namespace bg

@@ -40,16 +40,12 @@ void gram_block(double* g, const double* rows, int64_t count, int64_t stride, in
     for (int j = 0; j < 4; ++j) g[(a + i) * stride + b + j] += sum[i][j / 2][j % 2];
 }
 
-struct Factor {
-  int64_t n = 0, rank = 0;     // w + 1; rows of R that are not 0
-  std::vector<double> r;       // (min(n, D), n): RᵀR = MᵀM
-  std::vector<int64_t> pivot;  // (rank) the column whose diagonal was largest when the row was made
-};
+}  // namespace
 
 // Cholesky with diagonal pivots (columns stay where they are). It ends where no diagonal is above n·u64·the largest: all of what is left
 // of MᵀM is then no larger, which is what its own rounding may be.
-Factor factor_of(const Linear& p) {
-  Factor f;
+SlideFactor factor_of(const Linear& p) {
+  SlideFactor f;
   f.n = p.w.cols + 1;
   const int64_t stride = (f.n + 3) / 4 * 4, most = std::min(f.n, p.w.rows);
   constexpr int64_t kChunk = 64;  // rows of M at a time: they stay in a cache
@@ -88,8 +84,10 @@ Factor factor_of(const Linear& p) {
   return f;
 }
 
+namespace {
+
 // t' and the part of t outside the projector's range. text (m, D) → out (m, width)
-std::vector<float> guide_rows(const Run& run, const Linear& p, const Factor& f, Tensor text, int64_t width) {
+std::vector<float> guide_rows(const Run& run, const Linear& p, const SlideFactor& f, Tensor text, int64_t width) {
   std::vector<double> t(size_t(text.rows * text.cols)), chunk, along(size_t(text.rows * f.n));
   run.ops.read(t.data(), text);
   chunk.resize(size_t(f.n));
@@ -118,7 +116,7 @@ std::vector<float> guide_rows(const Run& run, const Linear& p, const Factor& f, 
 
 }  // namespace
 
-Kept select_slide_coverage(const Run& run, Tensor states, const Linear& projector, Tensor text, int64_t k, size_t memory_allowed) {
+Kept select_slide_coverage(const Run& run, Tensor states, const Linear& projector, const SlideFactor& f, Tensor text, int64_t k, size_t memory_allowed) {
   const int64_t N = states.rows, w = states.cols, size = std::min(w + 1, projector.w.rows), width = size + (text.rows > 0 ? 1 : 0);
   if (N <= k) {
     Kept kept;
@@ -131,7 +129,6 @@ Kept select_slide_coverage(const Run& run, Tensor states, const Linear& projecto
   const size_t r_bytes = size_t(width * w) * sizeof(float), c_bytes = size_t(width) * sizeof(float);
   void *r_there = run.arena.bytes(r_bytes), *c_there = run.arena.bytes(c_bytes);
   if (!run.arena.counting()) {
-    const Factor f = factor_of(projector);
     std::vector<float> r(size_t(width * w)), c(static_cast<size_t>(width));  // rows beyond R's are 0
     for (int64_t a = 0; a < size; ++a) {
       for (int64_t j = 0; j < w; ++j) r[size_t(a * w + j)] = float(f.r[size_t(a * f.n + j)]);

@@ -15,7 +15,17 @@
 
 namespace bg {
 
-// states (N, w), projector (D, w), text (m, D) or rows == 0. N ≤ k: all rows. While planning (a counting arena) the weights are not read.
-Kept select_slide_coverage(const Run& run, Tensor states, const Linear& projector, Tensor text, int64_t k, size_t memory_allowed = kCoverageMemory);
+// R, and what finding t' needs. Double, 5 MB for the published size; made once for each projector of a model (Model::slide_factor).
+struct SlideFactor {
+  int64_t n = 0, rank = 0;     // w + 1; rows of R that are not 0
+  std::vector<double> r;       // (min(n, D), n): RᵀR = MᵀM
+  std::vector<int64_t> pivot;  // (rank) the column whose diagonal was largest when the row was made
+};
+SlideFactor factor_of(const Linear& projector);  // weights in host memory
+
+// states (N, w), projector (D, w) in host memory, factor: its own, text (m, D) or rows == 0. N ≤ k: all rows. While planning (a counting arena) neither
+// weights nor factor are read.
+Kept select_slide_coverage(const Run& run, Tensor states, const Linear& projector, const SlideFactor& factor, Tensor text, int64_t k,
+                           size_t memory_allowed = kCoverageMemory);
 
 }  // namespace bg

@@ -58,6 +58,7 @@ struct SlideWeights {
   std::vector<Layer> layers;
   Linear projector;               // (h, d): last state → top features
   std::vector<Linear> deepstack;  // (h, d), one per layer: state after it → DeepStack features
+  const Linear& projector_of(size_t level) const { return level == 0 ? projector : deepstack[level - 1]; }  // 0: top
 };
 
 struct ConceptWeights {           // of one learned selector

@@ -11,7 +11,7 @@ if ! { command -v aarch64-linux-gnu-g++ && command -v qemu-aarch64; } >/dev/null
   exit 0
 fi
 run=build/neon/tests/kernels
-${MAKE:-make} --no-print-directory CXX=aarch64-linux-gnu-g++ MODE=release B=build/neon $run
+${MAKE:-make} --no-print-directory CXX=aarch64-linux-gnu-g++ MODE=release CUDA=0 B=build/neon $run
 status=0
 # emulate PROCESSOR BEST FILTER: BEST is the instruction set that must be chosen there.
 emulate() {

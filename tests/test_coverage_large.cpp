@@ -154,6 +154,7 @@ TEST_CASE("coverage of slides: by 768 numbers as by projected rows, or the gap l
     Mat<float> states = rows_of_kind("clustered", N, w), text = random(m, D), wide(N, D, 0);
     Projector projector(D, w, rank);
     const bg::Linear p = projector.linear(bias);
+    const bg::SlideFactor factor = bg::factor_of(p);
     const Mat<double> states64 = widen(states);
     Mat<double> rows(N, D), inputs = states64;
     truth()->linear(rows.tensor(), inputs.tensor(), p.w, p.b);
@@ -164,8 +165,8 @@ TEST_CASE("coverage of slides: by 768 numbers as by projected rows, or the gap l
       b.ops->linear(wide.tensor(), states.tensor(), p.w, p.b);
       bg::Arena arena(*b.ops, size_t(32) << 20);
       const bg::Run run{*b.ops, arena};
-      const Kept expected = bg::select_coverage(run, wide.tensor(), text.tensor(), k), kept = bg::select_slide_coverage(run, states.tensor(), p, text.tensor(), k);
-      CHECK(same(bg::select_slide_coverage(run, states.tensor(), p, text.tensor(), k, 0), kept));
+      const Kept expected = bg::select_coverage(run, wide.tensor(), text.tensor(), k), kept = bg::select_slide_coverage(run, states.tensor(), p, factor, text.tensor(), k);
+      CHECK(same(bg::select_slide_coverage(run, states.tensor(), p, factor, text.tensor(), k, 0), kept));
       const auto a = order_taken(expected), c = order_taken(kept);
       for (size_t i = 0; i < a.size(); ++i) {  // where they part, both took what was largest to them: the gap lies inside the bound too
         CHECK(std::fabs(expected.gain[a[i]] - kept.gain[c[i]]) <= bound);
@@ -179,16 +180,18 @@ TEST_CASE("coverage of slides: by 768 numbers as by projected rows, or the gap l
 TEST_CASE("coverage of slides: inner products of the short rows are those of the projected ones") {
   // Two orthogonal states, projected onto one line by different lengths: cosine −1, 0 or 1 must survive a projector of rank 1.
   Projector projector(9, 3, 1);
+  const bg::Linear p = projector.linear(false);
+  const bg::SlideFactor factor = bg::factor_of(p);
   Mat<float> states(6, 3, 0);
   for (int64_t i = 0; i < 6; ++i) states.at(i, i % 3) = i < 3 ? 1.0f : -2.0f;
   const std::unique_ptr<Ops> ops(bg::make_cpu_ops(1, bg::Isa::best, bg::Precision::float32));
   bg::Arena arena(*ops, size_t(8) << 20);
-  const Kept kept = bg::select_slide_coverage({*ops, arena}, states.tensor(), projector.linear(false), {}, 2);
+  const Kept kept = bg::select_slide_coverage({*ops, arena}, states.tensor(), p, factor, {}, 2);
   REQUIRE(kept.index.size() == 2);
   Mat<float> wide(6, 9, 0);
-  ops->linear(wide.tensor(), states.tensor(), projector.linear(false).w, nullptr);
+  ops->linear(wide.tensor(), states.tensor(), p.w, nullptr);
   CHECK(kept.coverage == doctest::Approx(bg::select_coverage({*ops, arena}, wide.tensor(), {}, 2).coverage).epsilon(1e-4));
-  CHECK(bg::select_slide_coverage({*ops, arena}, states.tensor(), projector.linear(false), {}, 6).index == std::vector<int64_t>{0, 1, 2, 3, 4, 5});
+  CHECK(bg::select_slide_coverage({*ops, arena}, states.tensor(), p, factor, {}, 6).index == std::vector<int64_t>{0, 1, 2, 3, 4, 5});
 }
 
 TEST_CASE("coverage of slides: 100,000 tiles at the 8B's width, in the memory plan") {
@@ -197,7 +200,7 @@ TEST_CASE("coverage of slides: 100,000 tiles at the 8B's width, in the memory pl
   const int64_t N = 100000, w = 768, D = 4096;
   const bg::Linear projector{{nullptr, Type::bf16, D, w}, nullptr};
   const Tensor states = arena.tensor(N, w), text = arena.tensor(512, D);
-  bg::select_slide_coverage({*plan, arena}, states, projector, text, 128);
+  bg::select_slide_coverage({*plan, arena}, states, projector, {}, text, 128);
   CHECK(arena.peak() > size_t(N * w * 4));
   CHECK(arena.peak() < size_t(1'300'000'000));
 }

@@ -34,7 +34,8 @@ void print_machine() {
   int here = 0;
   for (int i = 0; const char* name = bg_built_instruction_set(i, &here); ++i) (here ? usable : missing) += std::string(" ") + name;
   std::printf("instructions: built in and here:%s; built in only:%s\n", usable.c_str(), missing.empty() ? " none" : missing.c_str());
-  const char* why = nullptr;
+  const char *why = nullptr, *cuda = bg_cuda_build();
+  std::printf("GPU code:     %s\n", cuda ? cuda : "none: built without CUDA");
   const char* gpu = bg_gpu(0, &why);
   std::printf("GPUs:         %s%s\n", gpu ? gpu : "none: ", gpu ? "" : why);
   for (int i = 1; gpu && (gpu = bg_gpu(i, nullptr)); ++i) std::printf("              %s\n", gpu);

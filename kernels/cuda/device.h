@@ -51,6 +51,7 @@ class Device {
   virtual void after_launch(const char* kernel) = 0;
 };
 
+const char* cuda_build();                                    // "CUDA 13.0, code for sm_80 sm_90, PTX 90": of this build; nullptr: none
 int cuda_devices(std::string* why_none);                     // GPUs that this build and this machine can use; 0: why_none says why
 std::unique_ptr<Device> make_cuda_device(int index);         // throws DeviceError
 // backward: a block's threads run in descending order up to their next barrier. A kernel without races gives the same bits.

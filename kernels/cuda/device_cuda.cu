@@ -213,6 +213,8 @@ class CudaDevice : public Device {
 
 }  // namespace
 
+const char* cuda_build() { return BG_CUDA_BUILD; }
+
 int cuda_devices(std::string* why_none) {
   int count = 0;
   const cudaError_t e = cudaGetDeviceCount(&count);

@@ -4,6 +4,7 @@
 
 namespace bg {
 
+const char* cuda_build() { return nullptr; }
 int cuda_devices(std::string* why_none) {
   *why_none = "this build has no CUDA (CUDA=0)";
   return 0;

@@ -195,9 +195,10 @@ void bench_selection(Report& report, Ops& ops, const Shape& shape) {
   if (report.wants(short_rows)) {
     const RandomModel model(shape.config, Part::slide, Type::bf16);
     const Linear projector = model.slide().projector;
-    Workspace space(ops, [&](const Run& run) { select_slide_coverage(run, x, projector, text, kKept); });
+    const SlideFactor factor = factor_of(projector);
+    Workspace space(ops, [&](const Run& run) { select_slide_coverage(run, x, projector, factor, text, kKept); });
     const Run run{ops, space.arena()};
-    ratio(report.measure(short_rows, work, [&] { select_slide_coverage(run, x, projector, text, kKept); }));
+    ratio(report.measure(short_rows, work, [&] { select_slide_coverage(run, x, projector, factor, text, kKept); }));
   }
 }
 
