@@ -60,7 +60,7 @@ BENCH := $(wildcard tools/bench/*.cpp)
 STAGE := $(wildcard tools/stage/*.cpp) tools/options.cpp tools/interrupt.cpp
 TESTS := $(wildcard tests/*.cpp)
 # The kernels' own tests and what they need beside kernels/: no library of the system.
-KERNEL_TESTS := tests/main.cpp tests/test_quantised.cpp $(wildcard tests/test_kernels_*.cpp) $(filter kernels/%,$(CORE)) \
+KERNEL_TESTS := tests/main.cpp tests/test_simt.cpp tests/test_quantised.cpp $(wildcard tests/test_kernels_*.cpp tests/test_cuda_*.cpp) $(filter kernels/%,$(CORE)) \
   $(addprefix loaders/,safetensors.cpp mapped_file.cpp cursor.cpp) $(addprefix weights_convert/,elements.cpp quantise.cpp)
 SPEED := $(wildcard tests/bench/*.cpp)
 
@@ -80,7 +80,7 @@ FILES_LIB := $(B)/libbreastgpt_files.a
 CORE_SO := $(B)/libbreastgpt.so.$(VERSION)
 FILES_SO := $(B)/libbreastgpt_files.so.$(VERSION)
 
-.PHONY: help deps lib cli demo test unit neon asan ubsan tsan bench install clean
+.PHONY: help deps lib cli demo test unit emulated neon asan ubsan tsan bench install clean
 help:
 	@echo "make demo      install what is missing, build, ask the demo model about an ultrasound, a slide and a volume"
 	@echo "make test      install what is missing, build, run every test"
@@ -160,9 +160,18 @@ demo: deps
 	@tests/demo.sh $(B)
 
 test: deps
-	@neon=0; $(MAKE) --no-print-directory neon || neon=1; $(MAKE) --no-print-directory $(JOBS) unit && exit $$neon
+	@failed=0; \
+	$(MAKE) --no-print-directory neon || failed=1; \
+	$(MAKE) --no-print-directory $(JOBS) MODE=asan emulated || failed=1; \
+	$(MAKE) --no-print-directory $(JOBS) unit && exit $$failed
 unit: $(B)/tests/run lib cli
+	@tests/ptxas.sh $(B)
 	BG_BUILD=$(B) BG_CORE_SO=$(CORE_SO) $(B)/tests/run $(TEST_ARGS)
+
+# The GPU's kernels under the address sanitizer, each tensor in memory of just its size.
+emulated: $(B)/tests/kernels
+	@BG_TEST_BACKENDS=emulated ASAN_OPTIONS=detect_leaks=1 $< > $(B)/emulated.log 2>&1 || { cat $(B)/emulated.log; echo "CUDA, emulated under the address sanitizer: FAILED"; exit 1; }
+	@echo "CUDA, emulated under the address sanitizer: $$(tail -n 1 $(B)/emulated.log)"
 
 neon:
 	@MAKE="$(MAKE) $(JOBS)" tests/neon.sh

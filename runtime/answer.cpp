@@ -89,26 +89,33 @@ void shape(const Config& c, const SelectorChoice& s, const MediumInput& in, Medi
 
 // Host memory of the preparation: what the encoder reads, and what making it takes.
 uint64_t input_bytes(const Config& c, const MediumInput& in, const Medium& medium) {
-  const uint64_t patches = uint64_t(medium.grid.patches() * patch_width(c)) * sizeof(float);
+  if (in.kind == MediumKind::slide) return 0;
+  const uint64_t patches = uint64_t(frames_at_once(medium) * medium.grid.h * medium.grid.w * patch_width(c)) * sizeof(float);
   if (in.kind == MediumKind::image) return patches + preprocess_bytes(medium.image.source, image_options(c, in));
-  if (in.kind == MediumKind::volume) return patches + volume_bytes(in.voxels.nx, in.voxels.ny, in.voxels.nz, volume_options(c, in));
-  return 0;
+  return patches + volume_bytes(in.voxels.nx, in.voxels.ny, in.voxels.nz, volume_options(c, in));
 }
 
-// Prepares the input on the host and names it by its hash. Slides are read where they are.
-std::vector<float> prepare(const Config& c, const MediumInput& in, Medium& medium) {
-  std::vector<float> patches(size_t(medium.grid.patches() * patch_width(c)));
+// Prepares the input on the host, a volume's frames as they are asked for, and names it by its hash. Slides are read where they are.
+EncoderInput prepare(const Config& c, const MediumInput& in, Medium& medium) {
+  if (in.kind == MediumKind::slide) {
+    medium.sha256 = sha256_hex(in.features, size_t(in.tiles * in.width) * sizeof(float));
+    return {in.features, {}};
+  }
+  const int64_t frame = medium.grid.h * medium.grid.w * patch_width(c);
+  const auto patches = std::make_shared<std::vector<float>>(size_t(frames_at_once(medium) * frame));
   if (in.kind == MediumKind::image) {
-    medium.image = preprocess_image(patches.data(), in.pixels, image_options(c, in));
+    medium.image = preprocess_image(patches->data(), in.pixels, image_options(c, in));
     const size_t count = size_t(in.pixels.width) * size_t(in.pixels.height);
     medium.sha256 = in.pixels.rgb ? sha256_hex(in.pixels.rgb, count * 3) : sha256_hex(in.pixels.grey16, count * 2);
-  } else if (in.kind == MediumKind::volume) {
-    medium.volume = preprocess_volume(patches.data(), in.voxels, volume_options(c, in));
-    medium.sha256 = sha256_hex(in.voxels.data, size_t(in.voxels.nx * in.voxels.ny * in.voxels.nz) * sizeof(float));
-  } else {
-    medium.sha256 = sha256_hex(in.features, size_t(in.tiles * in.width) * sizeof(float));
+    return {nullptr, [patches](int64_t, int64_t) { return patches->data(); }};
   }
-  return patches;
+  const auto frames = std::make_shared<VolumeFrames>(in.voxels, volume_options(c, in));
+  medium.volume = frames->steps();
+  medium.sha256 = sha256_hex(in.voxels.data, size_t(in.voxels.nx * in.voxels.ny * in.voxels.nz) * sizeof(float));
+  return {nullptr, [patches, frames](int64_t first, int64_t count) {
+            frames->write(patches->data(), first, count);
+            return patches->data();
+          }};
 }
 
 // The largest chunk of the prompt, or a text-guided selection, whichever takes more.
@@ -151,6 +158,13 @@ double log_softmax(const std::vector<double>& logits, int32_t id) {
   double sum = 0;
   for (double v : logits) sum += std::exp(v - top);
   return logits[size_t(id)] - top - std::log(sum);
+}
+
+void check_options(const Model& m, const SessionOptions& o, const Ops& ops) {
+  if (o.context < 1 || o.context > m.config.text.context)
+    throw Error(Status::invalid_argument, "a context of " + std::to_string(o.context) + " tokens: this model takes 1 … " + std::to_string(m.config.text.context));
+  if (o.chunk < 1) throw Error(Status::invalid_argument, "a chunk of " + std::to_string(o.chunk) + " tokens: at least 1");
+  if (o.vram > 0 && !ops.on_device()) throw Error(Status::invalid_argument, "vram limits the memory of a GPU, and backend " + o.backend + " uses none; leave it out, or use backend cuda");
 }
 
 // What a GPU's memory is for: the model gets what the session does not need for its cache, a picture of 1024 × 1024 or a whole chunk of a prompt.
@@ -199,9 +213,7 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
       selector_(choose_selector(*model_, options.selector)),
       kv_type_(choose_kv_type(options, *ops_, model_->config.text)),
       prompt_(model_->config, model_->tokenizer) {
-  if (options_.context < 1 || options_.context > model_->config.text.context)
-    throw Error(Status::invalid_argument, "a context of " + std::to_string(options_.context) + " tokens: this model takes 1 … " + std::to_string(model_->config.text.context));
-  if (options_.chunk < 1) throw Error(Status::invalid_argument, "a chunk of " + std::to_string(options_.chunk) + " tokens: at least 1");
+  check_options(*model_, options_, *ops_);
   if (!options_.trace_folder.empty()) trace_ = std::make_unique<Trace>(options_.trace_folder, options_.trace_data);
   if (ops_->on_device()) device_ = plan_device(*model_, options_, *ops_, selector_, kv_type_);
 }
@@ -212,6 +224,7 @@ Session::~Session() {
 
 MemoryPlan Session::plan(const Model& m, const SessionOptions& options, const std::vector<MediumInput>& inputs, const std::string& system, const std::string& question) {
   const std::unique_ptr<Ops> ops = make_ops(options.backend, options.threads, options.precision);
+  check_options(m, options, *ops);
   const SelectorChoice s = choose_selector(m, options.selector);
   const Prompt prompt(m.config, m.tokenizer);
   MemoryPlan plan;
@@ -314,12 +327,12 @@ void Session::add_medium(const MediumInput& in) {
   check_cap(plan);
 
   // Pixels or voxels → patch vectors → ViT, or tile features → LongNet; then selector → kept rows.
-  const std::vector<float> patches = prepare(m.config, in, *medium);
+  const EncoderInput input = prepare(m.config, in, *medium);
   if (medium->volume.constant && options_.callbacks.log) options_.callbacks.log(1, "every voxel of this volume has the same value; it was taken all the same");
   Arena arena(*ops_, workspace);
   take_rows(m, selector_, *ops_, *medium);
   try {
-    encode_medium(run(arena), m, weights(), selector_, in.kind == MediumKind::slide ? in.features : patches.data(), *medium);
+    encode_medium(run(arena), m, weights(), selector_, input, *medium);
   } catch (...) {
     release_rows(m, selector_, *ops_, *medium);
     throw;

@@ -103,7 +103,7 @@ DeviceWeights::DeviceWeights(const Weights& from, const Config& config, std::uni
       where[p.w.data] = &p;
       done += p.bytes;
     }
-    device_->wait();
+    device_->release_staging();
     const auto there = [&](const void* data) { return static_cast<void*>((where.at(data)->on_device ? on_device_ : on_host_) + where.at(data)->at); };
     const AllWeights all = all_of(weights_, config);
     for (const AllWeights::Vector& v : all.vectors) *v.data = static_cast<const float*>(there(*v.data));

@@ -11,6 +11,8 @@
 namespace bg {
 namespace {
 
+constexpr int64_t kEncodedPatches = 4096;  // at once, but one frame at least: those of a picture of 1024 × 1024
+
 int64_t budget_of(const SelectorChoice& s, int64_t tokens, int64_t models_own, int64_t asked) {
   if (!s.enabled) return tokens;
   return asked > 0 ? asked : models_own;
@@ -33,6 +35,20 @@ int64_t feature_count(const Model& m, const Medium& medium) { return medium.kind
 int64_t row_elements(const Model& m, const Medium& medium) { return m.levels() * medium.kept_tokens() * m.config.text.hidden; }
 int64_t feature_elements(const Model& m, const SelectorChoice& s, const Medium& medium) {
   return waits_for_text(s, medium) ? feature_count(m, medium) * medium.tokens * feature_width(m, medium) : 0;
+}
+
+// A frame sees itself only (MODEL.md §1), so a volume's frames are encoded some at a time: memory for those, and the next are made meanwhile.
+void encode_frames(const Run& run, const Model& m, const Weights& w, const EncoderInput& input, const Medium& medium, int64_t first, int64_t count,
+                   const std::vector<Tensor>& features) {
+  Arena::Scope scope(run.arena);
+  const Grid grid{count, medium.grid.h, medium.grid.w};
+  const Tensor x = run.arena.tensor(grid.patches(), w.vit.patch_embed.w.cols);
+  if (!run.arena.counting()) run.ops.write(x, input.patches(first, count));
+  run.tap(std::string(medium_name(medium.kind)) + ".patches", x);
+  const int64_t tokens = medium.merged_rows * medium.merged_cols;
+  std::vector<Tensor> part;
+  for (const Tensor& f : features) part.push_back(f.row_range(first * tokens, count * tokens));
+  vit(run, m.config.vision, w.vit, x, grid, part);
 }
 
 void tap_kept(const Run& run, const Kept& kept, size_t level) {
@@ -124,18 +140,17 @@ void release_rows(const Model& m, const SelectorChoice& s, Ops& ops, Medium& med
   medium.rows.clear();
 }
 
-void encode_medium(const Run& run, const Model& m, const Weights& w, const SelectorChoice& s, const float* input, Medium& medium) {
+int64_t frames_at_once(const Medium& medium) { return std::clamp<int64_t>(kEncodedPatches / (medium.grid.h * medium.grid.w), 1, medium.grid.t); }
+
+void encode_medium(const Run& run, const Model& m, const Weights& w, const SelectorChoice& s, const EncoderInput& input, Medium& medium) {
   Arena::Scope scope(run.arena);
   std::vector<Tensor> features = medium.features;
   for (int64_t i = int64_t(features.size()); i < feature_count(m, medium); ++i) features.push_back(run.arena.tensor(medium.tokens, feature_width(m, medium)));
   if (medium.kind == MediumKind::slide) {
-    longnet(run, m.config.slide, w.slide, input, features);
+    longnet(run, m.config.slide, w.slide, input.features, features);
   } else {
-    Arena::Scope inner(run.arena);
-    const Tensor x = run.arena.tensor(medium.grid.patches(), w.vit.patch_embed.w.cols);
-    run.ops.write(x, input);
-    run.tap(std::string(medium_name(medium.kind)) + ".patches", x);
-    vit(run, m.config.vision, w.vit, x, medium.grid, features);
+    const int64_t most = frames_at_once(medium);
+    for (int64_t first = 0; first < medium.grid.t; first += most) encode_frames(run, m, w, input, medium, first, std::min(most, medium.grid.t - first), features);
   }
   if (!waits_for_text(s, medium)) choose(run, m, w, s, features, {}, medium);
 }
@@ -151,7 +166,7 @@ uint64_t encode_workspace(const Model& m, const SelectorChoice& s, const Ops& re
   medium.rows.clear();
   medium.features.clear();
   take_rows(m, s, *ops, medium);
-  encode_medium({*ops, arena, nullptr, nullptr}, m, m.weights, s, nullptr, medium);
+  encode_medium({*ops, arena, nullptr, nullptr}, m, m.weights, s, {}, medium);
   return arena.peak();
 }
 

@@ -2,6 +2,7 @@
 // DeepStack). MODEL.md §1–§3. Not here: preparing pixels (preprocess.h, volume.h), the prompt.
 #pragma once
 #include <algorithm>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -47,9 +48,16 @@ uint64_t medium_bytes(const Model& m, const SelectorChoice& s, const Ops& ops, c
 void take_rows(const Model& m, const SelectorChoice& s, Ops& ops, Medium& medium);
 void release_rows(const Model& m, const SelectorChoice& s, Ops& ops, Medium& medium);
 
-// input: patch vectors (P, 3·2·16·16) or slide features (N, feature_dim), host memory, not read while planning. Fills features, or rows and kept.
-// w: the model's weights, as the backend wants them.
-void encode_medium(const Run& run, const Model& m, const Weights& w, const SelectorChoice& s, const float* input, Medium& medium);
+// What an encoder reads, in host memory; nothing of it while planning. features: a slide's (N, feature_dim). patches: patch vectors of frames
+// [first, first + count), (count·h·w, 3·2·16·16), valid until the next call: made while a device works on the frames before.
+struct EncoderInput {
+  const float* features = nullptr;
+  std::function<const float*(int64_t first, int64_t count)> patches;
+};
+int64_t frames_at_once(const Medium& medium);  // how many are asked for at most
+
+// Fills features, or rows and kept. w: the model's weights, as the backend wants them.
+void encode_medium(const Run& run, const Model& m, const Weights& w, const SelectorChoice& s, const EncoderInput& input, Medium& medium);
 // Text rows (m, h): fills rows and kept from features.
 void select_with_text(const Run& run, const Model& m, const Weights& w, const SelectorChoice& s, Tensor text, Medium& medium);
 

@@ -195,37 +195,56 @@ std::vector<int16_t> prepare_volume(const Voxels& voxels, const VolumeOptions& o
   return prepare(voxels, options);
 }
 
-VolumeSteps preprocess_volume(float* patches, const Voxels& voxels, const VolumeOptions& options) {
+struct VolumeFrames::State {
+  VolumeSteps steps;
+  std::vector<int16_t> prepared;
+  Source source;
+  std::unique_ptr<Frames> frames;
+  std::vector<float> pair;  // (2, height, width): the slices of one frame
+};
+
+VolumeFrames::VolumeFrames(const Voxels& voxels, const VolumeOptions& options) : state_(new State) {
   if (options.factor != patch_side * merge_side) {
     invalid("factor " + std::to_string(options.factor) + ": patches are 16 pixels, merged 2 by 2; expected 32");
   }
-  VolumeSteps s = plan_volume(voxels.nx, voxels.ny, voxels.nz, options);
+  VolumeSteps& s = state_->steps = plan_volume(voxels.nx, voxels.ny, voxels.nz, options);
   Limits clip{-HUGE_VALF, HUGE_VALF};
   if (options.has_window) clip = window_limits(options);
-  std::vector<int16_t> prepared;
-  if (options.prescale) prepared = prepare_volume(voxels, options);
+  if (options.prescale) state_->prepared = prepare_volume(voxels, options);
   else check_voxels(voxels);
-  const Source source{options.prescale ? prepared.data() : nullptr, voxels.data, size_t(s.prepared[0] * s.prepared[1])};
-  const Range range = source.range(size_t(s.prepared[2]));
+  state_->source = {options.prescale ? state_->prepared.data() : nullptr, voxels.data, size_t(s.prepared[0] * s.prepared[1])};
+  const Range range = state_->source.range(size_t(s.prepared[2]));
   s.low = std::clamp(range.low, clip.low, clip.high);
   s.high = std::clamp(range.high, clip.low, clip.high);
   s.constant = s.low == s.high;
   if (s.high - s.low > double(std::numeric_limits<float>::max())) {
     invalid("volume: values " + std::to_string(s.low) + " ... " + std::to_string(s.high) + " span more than float32 holds; give a window");
   }
+  state_->frames = std::make_unique<Frames>(state_->source, s, clip);
+  state_->pair.resize(size_t(2 * s.frame.width * s.frame.height));
+}
 
-  Frames frames(source, s, clip);
-  const size_t pixels = size_t(s.frame.width * s.frame.height);
-  std::vector<float> pair(2 * pixels);
-  for (int64_t t = 0; t < s.grid.t; ++t) {
-    // An odd number of frames repeats the last.
-    frames.make(pair.data(), 2 * t);
-    if (2 * t + 1 < s.trilinear[2]) frames.make(pair.data() + pixels, 2 * t + 1);
+VolumeFrames::~VolumeFrames() = default;
+const VolumeSteps& VolumeFrames::steps() const { return state_->steps; }
+
+void VolumeFrames::write(float* patches, int64_t first, int64_t count) {
+  const VolumeSteps& s = state_->steps;
+  std::vector<float>& pair = state_->pair;
+  const size_t pixels = pair.size() / 2;
+  for (int64_t t = first; t < first + count; ++t) {
+    // An odd number of slices repeats the last.
+    state_->frames->make(pair.data(), 2 * t);
+    if (2 * t + 1 < s.trilinear[2]) state_->frames->make(pair.data() + pixels, 2 * t + 1);
     else std::copy_n(pair.data(), pixels, pair.data() + pixels);
     for (float& v : pair) v = (v - 127.5f) / 127.5f;
     patches = write_frame_pair(patches, s.frame, [&pair, pixels](int64_t, int64_t tau, int64_t i) { return pair[size_t(tau) * pixels + size_t(i)]; });
   }
-  return s;
+}
+
+VolumeSteps preprocess_volume(float* patches, const Voxels& voxels, const VolumeOptions& options) {
+  VolumeFrames frames(voxels, options);
+  frames.write(patches, 0, frames.steps().grid.t);
+  return frames.steps();
 }
 
 }  // namespace bg

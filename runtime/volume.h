@@ -3,6 +3,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "runtime/preprocess.h"
@@ -37,6 +38,20 @@ VolumeSteps plan_volume(int64_t nx, int64_t ny, int64_t nz, const VolumeOptions&
 // Step 0 alone: (slices, prepared y, prepared x) int16, both area averages in the order of torch's F.interpolate(mode="area") on one CPU thread.
 std::vector<int16_t> prepare_volume(const Voxels& voxels, const VolumeOptions& options);
 size_t volume_bytes(int64_t nx, int64_t ny, int64_t nz, const VolumeOptions& options);          // upper bound held at once beyond the output
-VolumeSteps preprocess_volume(float* patches, const Voxels& voxels, const VolumeOptions& options);
+
+// The whole path, some frames at a time: while a device encodes some, the next are made.
+class VolumeFrames {
+ public:
+  VolumeFrames(const Voxels& voxels, const VolumeOptions& options);  // step 0; the voxels must live as long
+  ~VolumeFrames();
+  const VolumeSteps& steps() const;
+  // Frames [first, first + count) of the grid (each two slices) → (count·h·w, 3·2·16·16).
+  void write(float* patches, int64_t first, int64_t count);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+VolumeSteps preprocess_volume(float* patches, const Voxels& voxels, const VolumeOptions& options);  // all of them
 
 }  // namespace bg

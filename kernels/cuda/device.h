@@ -24,6 +24,9 @@ struct DeviceInfo {
   int processors = 0;
 };
 
+// Host memory that a device may hold besides: pieces of an upload under way, what a recorded step is given.
+constexpr size_t kStagingBytes = 17 << 20;
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -37,6 +40,7 @@ class Device {
   // In order with the kernels. upload: `from` may be changed as soon as it returns. download: waits until the bytes are there.
   virtual void upload(void* to, const void* from, size_t bytes) = 0;
   virtual void download(void* to, const void* from, size_t bytes) = 0;
+  virtual void release_staging() = 0;             // the host memory through which uploads go (kStagingBytes at most); the next upload takes it again
   virtual void fill(void* to, int byte, size_t bytes) = 0;
   virtual void wait() = 0;                        // until everything has run
 
@@ -56,7 +60,10 @@ int cuda_devices(std::string* why_none);                     // GPUs that this b
 std::unique_ptr<Device> make_cuda_device(int index);         // throws DeviceError
 // backward: a block's threads run in descending order up to their next barrier. A kernel without races gives the same bits.
 std::unique_ptr<Device> make_emulated_device(int threads, bool backward);
-// For tests: the n-th launch from now on fails on every emulated device, as a broken kernel would (0: none does).
+// For tests, of all emulated devices together. The n-th launch from now on fails, as a broken kernel would (0: none does).
 void fail_emulated_launch(int64_t n);
+// They have so much memory from now on; returns the most bytes that they held since the last call.
+uint64_t limit_emulated_memory(uint64_t bytes);
+constexpr uint64_t kEmulatedMemory = uint64_t(1) << 40;  // until then
 
 }  // namespace bg

@@ -25,11 +25,7 @@ class CudaDevice : public Device {
     if (properties_.major < kOldest)
       throw DeviceError(std::string(properties_.name) + " has compute capability " + std::to_string(properties_.major) + "." + std::to_string(properties_.minor) + "; 8.0 is the oldest supported");
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
-    for (Slot& s : slots_) {
-      check(cudaMallocHost(&s.at, kSlot), "taking host memory");
-      check(cudaEventCreateWithFlags(&s.read, cudaEventDisableTiming), "making an event");
-    }
-    check(cudaMallocHost(&step_, kStep), "taking host memory");
+    for (Slot& s : slots_) check(cudaEventCreateWithFlags(&s.read, cudaEventDisableTiming), "making an event");
     check(cudaEventCreateWithFlags(&played_, cudaEventDisableTiming), "making an event");
   }
 
@@ -37,10 +33,8 @@ class CudaDevice : public Device {
     cudaSetDevice(index_);
     cudaStreamSynchronize(stream_);
     drop_recording();
-    for (Slot& s : slots_) {
-      cudaFreeHost(s.at);
-      cudaEventDestroy(s.read);
-    }
+    free_slots();
+    for (Slot& s : slots_) cudaEventDestroy(s.read);
     cudaFreeHost(step_);
     cudaEventDestroy(played_);
     cudaStreamDestroy(stream_);
@@ -104,6 +98,7 @@ class CudaDevice : public Device {
     }
     for (size_t done = 0; done < bytes;) {
       Slot& s = slots_[slot_];
+      if (s.at == nullptr) check(cudaMallocHost(&s.at, kSlot), "taking host memory");
       if (used_ == kSlot) {
         check(cudaEventRecord(s.read, stream_), "recording an event");
         slot_ = (slot_ + 1) % kSlots;
@@ -124,6 +119,10 @@ class CudaDevice : public Device {
     check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_), "copying from it");
     wait();
   }
+  void release_staging() override {
+    wait();
+    free_slots();
+  }
   void fill(void* to, int byte, size_t bytes) override {
     use();
     check(cudaMemsetAsync(to, byte, bytes, stream_), "filling memory");
@@ -136,6 +135,7 @@ class CudaDevice : public Device {
   void record() override {
     use();
     drop_recording();
+    if (step_ == nullptr) check(cudaMallocHost(&step_, kStep), "taking host memory");
     check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "beginning a recording");
     recording_ = true;
   }
@@ -168,8 +168,9 @@ class CudaDevice : public Device {
   void after_launch(const char* kernel) override { check(cudaGetLastError(), kernel); }
 
  private:
-  static constexpr size_t kSlot = 16 << 20, kStep = 1 << 20;
+  static constexpr size_t kSlot = 4 << 20, kStep = 1 << 20;
   static constexpr int kSlots = 4;
+  static_assert(kSlots * kSlot + kStep == kStagingBytes, "device.h says how much host memory this is");
   struct Slot {
     char* at = nullptr;
     cudaEvent_t read = nullptr;
@@ -179,6 +180,14 @@ class CudaDevice : public Device {
   };
 
   void use() const { check(cudaSetDevice(index_), "choosing it"); }
+  void free_slots() {
+    for (Slot& s : slots_) {
+      cudaFreeHost(s.at);
+      s.at = nullptr;
+    }
+    slot_ = 0;
+    used_ = 0;
+  }
   void drop_recording() {
     if (recording_) {  // an error came before play
       cudaGraph_t graph = nullptr;

@@ -1,16 +1,42 @@
 // See device_emulated.h.
 #include "kernels/cuda/device_emulated.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <map>
+#include <mutex>
 
 namespace bg {
 namespace {
+
 std::atomic<int64_t> launches_until_failure{0};
+
+struct {
+  std::mutex lock;
+  uint64_t limit = kEmulatedMemory, held = 0, peak = 0;
+  std::map<void*, size_t> blocks;
+} memory;
+
+void* take(size_t bytes) {
+  void* p = nullptr;
+  if (posix_memalign(&p, 256, bytes > 0 ? bytes : 1) != 0) return nullptr;
+  std::memset(p, 0, bytes);
+  return p;
 }
 
+}  // namespace
+
 void fail_emulated_launch(int64_t n) { launches_until_failure = n; }
+
+uint64_t limit_emulated_memory(uint64_t bytes) {
+  const std::lock_guard<std::mutex> lock(memory.lock);
+  memory.limit = bytes;
+  const uint64_t peak = memory.peak;
+  memory.peak = memory.held;
+  return peak;
+}
 
 std::unique_ptr<Device> make_emulated_device(int threads, bool backward) { return std::make_unique<emulated::EmulatedDevice>(threads, backward); }
 
@@ -20,20 +46,34 @@ DeviceInfo EmulatedDevice::info() const {
   DeviceInfo i;
   i.name = "emulated on " + std::to_string(threads_.count()) + " threads";
   i.major = 8;
-  i.memory = i.free = uint64_t(1) << 40;
+  const std::lock_guard<std::mutex> lock(memory.lock);
+  i.memory = memory.limit;
+  i.free = memory.limit - std::min(memory.limit, memory.held);
   i.processors = threads_.count();
   return i;
 }
 
 // The size is not rounded up, so that AddressSanitizer sees the first byte behind it.
 void* EmulatedDevice::allocate(size_t bytes) {
-  void* p = nullptr;
-  if (posix_memalign(&p, 256, bytes > 0 ? bytes : 1) != 0) return nullptr;
-  std::memset(p, 0, bytes);
+  const std::lock_guard<std::mutex> lock(memory.lock);
+  if (bytes > memory.limit || memory.held > memory.limit - bytes) return nullptr;
+  void* p = take(bytes);
+  if (p == nullptr) return nullptr;
+  memory.blocks[p] = bytes;
+  memory.held += bytes;
+  memory.peak = std::max(memory.peak, memory.held);
   return p;
 }
 
-void EmulatedDevice::release(void* p) { std::free(p); }
+void EmulatedDevice::release(void* p) {
+  if (p == nullptr) return;
+  const std::lock_guard<std::mutex> lock(memory.lock);
+  memory.held -= memory.blocks.extract(p).mapped();
+  std::free(p);
+}
+
+void* EmulatedDevice::allocate_host(size_t bytes) { return take(bytes); }
+void EmulatedDevice::release_host(void* p) { std::free(p); }
 
 void EmulatedDevice::upload(void* to, const void* from, size_t bytes) {
   if (!recording_) {

@@ -14,11 +14,12 @@ class EmulatedDevice : public Device {
   DeviceInfo info() const override;
   void* allocate(size_t bytes) override;
   void release(void* p) override;
-  void* allocate_host(size_t bytes) override { return allocate(bytes); }
-  void release_host(void* p) override { release(p); }
+  void* allocate_host(size_t bytes) override;
+  void release_host(void* p) override;
   void upload(void* to, const void* from, size_t bytes) override;
   void download(void* to, const void* from, size_t bytes) override;
   void fill(void* to, int byte, size_t bytes) override;
+  void release_staging() override {}
   void wait() override {}
   void record() override;
   void upload_again(const void* from, size_t bytes) override;
