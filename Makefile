@@ -62,12 +62,15 @@ TESTS := $(wildcard tests/*.cpp)
 # The kernels' own tests and what they need beside kernels/: no library of the system.
 KERNEL_TESTS := tests/main.cpp tests/test_simt.cpp tests/test_quantised.cpp $(wildcard tests/test_kernels_*.cpp tests/test_cuda_*.cpp) $(filter kernels/%,$(CORE)) \
   $(addprefix loaders/,safetensors.cpp mapped_file.cpp cursor.cpp) $(addprefix weights_convert/,elements.cpp quantise.cpp)
-SPEED := $(wildcard tests/bench/*.cpp)
+SPEED := $(filter-out tests/bench/gpu%,$(wildcard tests/bench/*.cpp))
+# The GPU's benchmark takes what both share from the CPU's.
+GPU_SPEED := $(filter-out tests/bench/bench.cpp,$(wildcard tests/bench/*.cpp))
 
 obj = $(patsubst %.cpp,$(B)/%.o,$(1))
 ISA_OBJ := $(foreach i,$(ISAS),$(patsubst %.isa.cpp,$(B)/%.$(i).o,$(ISA_SOURCES)))
 EMULATED_OBJ := $(patsubst %.cu,$(B)/%.emulated.o,$(CUDA_KERNELS))
 CUDA_OBJ := $(if $(filter 1,$(WITH_CUDA)),$(patsubst %.cu,$(B)/%.cuda.o,$(CUDA_KERNELS) $(CUDA_ONLY)))
+GPU_SPEED_OBJ := $(B)/tests/bench/gpu_device.emulated.o $(if $(filter 1,$(WITH_CUDA)),$(patsubst %.cu,$(B)/%.cuda.o,$(wildcard tests/bench/gpu*.cu)))
 CORE_OBJ := $(call obj,$(CORE)) $(ISA_OBJ) $(EMULATED_OBJ) $(CUDA_OBJ)
 CUDA_LIBS := $(if $(filter 1,$(WITH_CUDA)),-L$(dir $(NVCC))../lib64 -lcudart_static -ldl -lrt)
 FILES_OBJ := $(call obj,$(FILES))
@@ -80,7 +83,7 @@ FILES_LIB := $(B)/libbreastgpt_files.a
 CORE_SO := $(B)/libbreastgpt.so.$(VERSION)
 FILES_SO := $(B)/libbreastgpt_files.so.$(VERSION)
 
-.PHONY: help deps lib cli demo test unit emulated neon asan ubsan tsan bench install clean
+.PHONY: help deps lib cli demo test unit emulated neon asan ubsan tsan bench gpu-bench gpu-check gpu-check-programs install clean
 help:
 	@echo "make demo      install what is missing, build, ask the demo model about an ultrasound, a slide and a volume"
 	@echo "make test      install what is missing, build, run every test"
@@ -88,9 +91,11 @@ help:
 	@echo "make asan | ubsan | tsan   the whole test suite under a sanitizer"
 	@echo "make neon      the kernels cross-compiled for AArch64, their tests under emulation (part of make test)"
 	@echo "make bench     measured ceilings of this machine and the share of them that each operation reaches; ARGS=model the whole model"
+	@echo "make gpu-bench   on a machine with a GPU: its ceilings, the whole model, every operation, PyTorch beside them; ARGS=\"decode --csv FILE\""
+	@echo "make gpu-check   on a machine with a GPU: the whole test suite on it, the demo model, compute-sanitizer"
 	@echo "make install DESTDIR= PREFIX=$(PREFIX)   programs, libraries, headers, pkg-config files"
 	@echo "make clean     remove build/"
-	@echo "Options: JPEG=0 TIFF=0 HDF5=0 leave decoders out; CXX=clang++ for lib and cli; MODE=release|asan|ubsan|tsan"
+	@echo "Options: CUDA=0 or JPEG=0 TIFF=0 HDF5=0 leave kernels for GPUs or decoders out; CXX=clang++ for lib and cli; MODE=release|asan|ubsan|tsan"
 
 # ---- packages: what this machine lacks is named, and installed where apt-get may ----
 deps:
@@ -150,6 +155,9 @@ $(B)/tests/kernels: $(call obj,$(KERNEL_TESTS)) $(ISA_OBJ) $(EMULATED_OBJ) $(CUD
 $(B)/bench: $(call obj,$(SPEED) weights_convert/mix.cpp) $(CORE_LIB)
 	@echo link $@
 	@$(CXX) $^ -o $@ $(LDFLAGS) -lutf8proc $(CUDA_LIBS)
+$(B)/gpu-bench: $(call obj,$(GPU_SPEED) weights_convert/mix.cpp) $(GPU_SPEED_OBJ) $(CORE_LIB)
+	@echo link $@
+	@$(CXX) $^ -o $@ $(LDFLAGS) -lutf8proc $(CUDA_LIBS)
 
 lib: $(CORE_LIB) $(FILES_LIB) $(CORE_SO) $(FILES_SO)
 cli: $(B)/breastgpt $(B)/breastgpt-convert $(B)/breastgpt-stage
@@ -164,7 +172,7 @@ test: deps
 	$(MAKE) --no-print-directory neon || failed=1; \
 	$(MAKE) --no-print-directory $(JOBS) MODE=asan emulated || failed=1; \
 	$(MAKE) --no-print-directory $(JOBS) unit && exit $$failed
-unit: $(B)/tests/run lib cli
+unit: $(B)/tests/run lib cli $(B)/gpu-bench
 	@tests/ptxas.sh $(B)
 	BG_BUILD=$(B) BG_CORE_SO=$(CORE_SO) $(B)/tests/run $(TEST_ARGS)
 
@@ -178,13 +186,24 @@ neon:
 
 asan ubsan tsan: deps
 	@$(MAKE) --no-print-directory $(JOBS) MODE=$@ sanitized
-sanitized: $(B)/tests/run cli
+sanitized: $(B)/tests/run cli $(B)/gpu-bench
 	ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 BG_BUILD=$(B) $(B)/tests/run $(TEST_ARGS)
 .PHONY: sanitized
 
 bench: deps
 	@$(MAKE) --no-print-directory $(JOBS) $(B)/bench
 	$(B)/bench $(ARGS)
+
+# Where nothing was compiled for GPUs yet, only for the one that this machine has, in build/gpu: minutes less.
+GPU_ARCH = $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
+GPU_B = $(if $(wildcard $(B)/kernels/cuda/rows.cuda.o),$(B),$(if $(GPU_ARCH),build/gpu,$(B)))
+GPU_MAKE = $(MAKE) --no-print-directory $(JOBS) $(if $(filter build/gpu,$(GPU_B)),B=build/gpu CUDA_ARCHS=$(GPU_ARCH) CUDA_PTX=$(GPU_ARCH))
+gpu-bench: deps
+	@$(GPU_MAKE) $(GPU_B)/gpu-bench
+	$(GPU_B)/gpu-bench $(ARGS)
+gpu-check:
+	@MAKE="$(GPU_MAKE)" tests/gpu_check.sh $(GPU_B)
+gpu-check-programs: $(B)/tests/run $(B)/tests/kernels lib cli $(B)/gpu-bench
 
 install: lib cli
 	install -d $(DESTDIR)$(PREFIX)/{bin,lib/pkgconfig,include,share/doc/breastgpt,share/breastgpt/templates/roles}

@@ -138,10 +138,12 @@ class Ops {
   // For each of n products: p_tn = Σ_j x_tj · w_nj + bias_n, then y = p, y += p or y = gelu(p).  y (T, N), x (T, D), w (N, D), bias (N) float or nullptr.
   // Bound of p, Precision::float32: (D + 2)·u·(Σ_j |x_tj·w_nj| + |bias_n|); a quantised w gives the same bits as the F32 matrix of its values.
   // Precision::fast adds what rounding the activations may change:
-  //   BF16 weights, where the machine multiplies bf16: x to the nearest bf16, 2^−9·Σ_j |x_tj·w_nj|. With AMX quantised weights in Phase::prompt too, with their values to
-  //   the nearest bf16: 2^−8·(1 + 2^−9)·Σ_j |x_tj·w_nj|.
-  //   Otherwise, Q8_0: x in blocks of 32 to the nearest multiple of d = max|x|/127, Σ_blocks d/2·(1 + 2^−15)·Σ_j |w_nj|.  Q4_K, Q6_K: the same in blocks of 256, where
-  //   Q4_K's w counts as its two terms, |d·s·q| + |dmin·m|, in both sums.
+  //   BF16 weights, where the machine multiplies bf16: x to the nearest bf16 (eight bits), 2^−8·Σ_j |x_tj·w_nj|. With AMX quantised weights in Phase::prompt too, with
+  //   their values to the nearest bf16: 2^−7·(1 + 2^−9)·Σ_j |x_tj·w_nj|.
+  //   On a GPU BF16 and quantised weights, in both phases: x to the nearest bf16, 2^−8·Σ_j |x_tj·w_nj|; its tensor cores cut what they add, so the sums have
+  //   (2·D + 64)·u instead of (D + 2)·u (kernels/cuda/linear.h).
+  //   Otherwise, Q8_0: x in blocks of 32 to the nearest multiple of d = max|x|/127, Σ_blocks d/2·(1 + 2^−15)·Σ_j |w_nj|.  Q4_K, Q6_K: the same in blocks of 256.
+  //   Q4_K's w counts as its two terms, |d·s·q| + |dmin·m|, here and on a GPU, in both sums.
   // Integer sums are exact and the few float steps per block are in one order: Phase::step with quantised weights is the same bits on every instruction set
   // that has FMA, and so is Phase::prompt on all but AMX.
   virtual void linear(Tensor x, const Product* products, int64_t n, Phase phase = Phase::prompt) = 0;
@@ -176,7 +178,7 @@ class Ops {
   // Bound (with p the exact weights, A = max_s Σ_j|q_j·k_j|/√d): u·(2·(d + 4)·A + 2·T_frame + 16)·Σ_s p_s·|v_s|. d ≤ 256.
   // (A score is off by (d + 2)·u·A, minus the maximum by 2·u·A more, once in p and once in Σ p; T_frame roundings in either sum: rescaling at a block's start
   // or a span's end costs a few, but Σ p of a block begins anew; 16: e^x, division.)
-  // Precision::fast may round q, k, v and the unnormalised p to bf16, e = 2^−9: adds (4·e·A + 2.25·e)·Σ_s p_s·|v_s|, in every attention below (q and k:
+  // Precision::fast may round q, k, v and the unnormalised p to bf16, e = 2^−8: adds (4·e·A + 2.25·e)·Σ_s p_s·|v_s|, in every attention below (q and k:
   // 2·e·A in a score, once in p and once in Σ p; p and v: e each; e^x to 2^−13, twice: e/8; e/8 for second order in all but A). Inputs must be finite then.
   virtual void attention_frames(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t frame) = 0;
   // Causal grouped-query attention over a cache: row t of q sees cache rows 0 … past + t; query head h uses kv head h div (H/K).

@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <limits>
@@ -13,7 +14,9 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/device.h"
 #include "kernels/ops.h"
+#include "tests/mirror.h"
 
 namespace kernels_test {
 
@@ -81,9 +84,22 @@ inline std::unique_ptr<Ops>& truth() {
   return ops;
 }
 
+// A GPU's table, twice: a second run gives the same bits. Empty where there is none.
+inline void add_gpu(std::vector<Backend>& list, bg::Precision precision) {
+  std::string why_none;
+  for (const char* label : {"cuda", "cuda again"})
+    if (bg::cuda_devices(&why_none) > 0) list.push_back({label, std::make_unique<Mirror>(bg::make_cuda_ops(0, precision))});
+}
+
+// The GPU's kernels on the CPU, a block's threads in either order. mirrored: on copies in memory of just their size, for the address sanitizer.
+inline void add_emulated(std::vector<Backend>& list, bg::Precision precision, bool mirrored) {
+  const auto add = [&](const char* label, Ops* ops) { list.push_back({label, std::unique_ptr<Ops>(mirrored ? new Mirror(ops) : ops)}); };
+  add("emulated with 1 thread", bg::make_emulated_ops(1, precision));
+  add("emulated with 3 threads, backward", bg::make_emulated_ops(3, precision, true));
+}
+
 // ref, then each instruction set that this machine has with 1 and 3 threads, and its best with 2 and 8 too.
-inline std::vector<Backend> backends_of(bg::Precision precision) {
-  std::vector<Backend> list;
+inline void add_cpu(std::vector<Backend>& list, bg::Precision precision) {
   list.push_back({"ref", std::unique_ptr<Ops>(bg::make_ref_ops(Type::f32))});
   int count = 0;
   const bg::Isa* isas = bg::built_isas(&count);
@@ -96,9 +112,16 @@ inline std::vector<Backend> backends_of(bg::Precision precision) {
       list.push_back({std::move(label), std::move(ops)});
     }
   }
-  // The GPU's kernels on the CPU, a block's threads in either order.
-  list.push_back({"emulated with 1 thread", std::unique_ptr<Ops>(bg::make_emulated_ops(1, precision))});
-  list.push_back({"emulated with 3 threads, backward", std::unique_ptr<Ops>(bg::make_emulated_ops(3, precision, true))});
+}
+
+// All of them, or with BG_TEST_BACKENDS: cpu (tests/neon.sh), emulated (make emulated), cuda (tests/gpu_check.sh).
+inline std::vector<Backend> backends_of(bg::Precision precision) {
+  const char* value = std::getenv("BG_TEST_BACKENDS");
+  const std::string only = value == nullptr ? "" : value;
+  std::vector<Backend> list;
+  if (only.empty() || only == "cpu") add_cpu(list, precision);
+  if (only.empty() || only == "emulated") add_emulated(list, precision, !only.empty());
+  if (only.empty() || only == "cuda") add_gpu(list, precision);
   return list;
 }
 

@@ -93,7 +93,7 @@ struct ConceptCase {
     D = int64_t(gate.size());
     L = int64_t(v.size()) / D;
     m = int64_t(text.size()) / D;
-    weights = {{q.data(), Type::f32, D, D}, {k.data(), Type::f32, D, D}, {queries.data(), Type::f32, 32, D}, {{gate.data(), Type::f32, 1, D}, bias.data()}};
+    weights = {{q.data(), Type::f32, D, D}, {k.data(), Type::f32, D, D}, {queries.data(), Type::f32, 32, D}, {gate.data(), Type::f32, 1, D}, bias[0]};
   }
 
   // How far a score may be off, in units of u. The gate's argument by x = (D + 2)·mean Σ|T·w| + 1, so g and 1−g relatively by x + 2; a concept by two
@@ -258,8 +258,8 @@ TEST_CASE("ConceptSelector: weights of both instances, read from a converted che
     CHECK(same(static_cast<const float*>(w.q.data), c.q, factor));
     CHECK(same(static_cast<const float*>(w.k.data), c.k, factor));
     CHECK(same(static_cast<const float*>(w.queries.data), c.queries, factor));
-    CHECK(same(static_cast<const float*>(w.gate.w.data), c.gate, factor));
-    CHECK(same(w.gate.b, c.bias, factor));
+    CHECK(same(static_cast<const float*>(w.gate.data), c.gate, factor));
+    CHECK(w.gate_bias == factor * c.bias[0]);
     CHECK(w.queries.rows == 32);
   }
   const std::unique_ptr<Ops> ops(make_cpu_ops(2, Isa::best, bg::Precision::float32));

@@ -75,7 +75,7 @@ Mat<double> dilated_bound(bool fast, const Mat<float>& q, const Mat<float>& k, c
         weights += total;  // w ∝ e^s = Σ e^z, so w·Σ p|v| ∝ Σ e^z·|v|
         for (size_t c = 0; c < size_t(d); ++c) sum[c] += absolute[c];
       }
-      const double factor = u * (4 * (double(d) + 6) * A + 7 * S + 12 * double(pairs.size()) + 40) + (fast ? 0x1p-9 * (8 * A + 2.5) : 0);
+      const double factor = u * (4 * (double(d) + 6) * A + 7 * S + 12 * double(pairs.size()) + 40) + (fast ? 0x1p-8 * (8 * A + 2.5) : 0);
       for (int64_t c = 0; c < d; ++c) out.at(t, h * d + c) = weights == 0 ? 0 : factor * sum[size_t(c)] / weights;  // no pair has the row: 0
     }
   }

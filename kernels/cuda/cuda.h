@@ -7,6 +7,7 @@
 #pragma once
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/simt.h"
+#include "kernels/cuda/vendor.h"
 #include "kernels/ops.h"
 
 namespace bg::BG_CUDA {
@@ -22,6 +23,7 @@ struct Context {
   bool replaying = false;       // a recorded step is about to be played: nothing is launched, only what the host gives is renewed
   const int64_t* step_past = nullptr;  // in a step: on the device, the number of tokens before it; else nullptr
   int64_t step_keys = 0;        // in a step: the most keys that this recording is for
+  Vendor* vendor = nullptr;     // large products by the vendor's library, where the caller asked for it
 
   // Bytes that the host gives to an operation, in order with the kernels.
   void give(void* to, const void* from, size_t bytes) const {
@@ -56,6 +58,8 @@ void add_interpolated(const Context& c, Tensor y, Weight table, const int32_t* i
 void linear(const Context& c, Tensor x, const Product* products, int64_t n);
 void gated(const Context& c, Tensor y, Tensor x, Weight gate, Weight up);
 void products(const Context& c, Tensor y, Tensor a, Tensor b);
+// linear_cublas.cu. Throws DeviceError where there is no cuBLASLt.
+std::unique_ptr<Vendor> make_vendor(Device& device);
 // elements.cu
 void layer_norm(const Context& c, Tensor y, Tensor x, const float* w, const float* b, float eps);
 void rms_norm(const Context& c, Tensor y, Tensor x, const float* w, float eps);

@@ -4,6 +4,9 @@
 #include <stdint.h>
 
 #define SIMT_UNROLL _Pragma("unroll")
+#define SIMT_PRAGMA(text) _Pragma(#text)
+#define SIMT_UNROLL_BY(n) SIMT_PRAGMA(unroll n)
+#define SIMT_ROLLED _Pragma("unroll 1")
 #define SIMT_SHARED(T, name, n)              \
   __shared__ __align__(128) T name##_[n];    \
   T* const name = name##_
@@ -82,6 +85,11 @@ __device__ __forceinline__ void copy_wait() {  // until at most N of the groups 
 }
 
 // Weights are read once: past the first cache, never written while a kernel runs.
+__device__ __forceinline__ uint32_t load_once_4(const void* p) {
+  uint32_t v;
+  asm("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(v) : "l"(p));
+  return v;
+}
 __device__ __forceinline__ uint2 load_once_8(const void* p) {
   uint2 v;
   asm("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p));
@@ -98,6 +106,11 @@ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {  // both 
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
   return r;
 }
+__device__ __forceinline__ uint32_t sub_bf16x2(uint32_t a, uint32_t b) {  // both differences, for operands whose differences are bf16 numbers: a − 1·b
+  uint32_t r;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(b), "r"(0xbf80bf80u), "r"(a));
+  return r;
+}
 __device__ __forceinline__ float bf16_low(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ __forceinline__ float bf16_high(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 __device__ __forceinline__ float f16_to_float(uint16_t h) {
@@ -109,6 +122,11 @@ __device__ __forceinline__ uint16_t float_to_f16(float f) {
   uint16_t h;
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f));
   return h;
+}
+// v, of which the compiler knows nothing: what is computed from it in a loop is computed there, rather than kept in registers all the way.
+__device__ __forceinline__ int fresh(int v) {
+  asm volatile("" : "+r"(v));
+  return v;
 }
 __device__ __forceinline__ uint32_t bits_of(float f) { return __float_as_uint(f); }
 __device__ __forceinline__ float float_of(uint32_t bits) { return __uint_as_float(bits); }

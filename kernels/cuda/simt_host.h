@@ -16,7 +16,10 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define SIMT_UNROLL
+#define SIMT_UNROLL_BY(n)
+#define SIMT_ROLLED
 #define SIMT_SHARED(T, name, n)                 \
   static const char name##_id = 0;              \
   T* const name = static_cast<T*>(::bg::emulated::simt::shared_array(&name##_id, sizeof(T) * size_t(n)))
@@ -109,6 +112,10 @@ template <int N>
 void copy_wait() { copies_land(N); }
 
 void check_aligned(const void* p, size_t bytes);
+inline uint32_t load_once_4(const void* p) {
+  check_aligned(p, 4);
+  return *static_cast<const uint32_t*>(p);
+}
 inline uint2 load_once_8(const void* p) {
   check_aligned(p, 8);
   return *static_cast<const uint2*>(p);
@@ -121,8 +128,10 @@ inline uint4 load_once_16(const void* p) {
 inline uint32_t pack_bf16(float low, float high) { return uint32_t(float_to_bf16(low)) | uint32_t(float_to_bf16(high)) << 16; }
 inline float bf16_low(uint32_t pair) { return float_of_bits(pair << 16); }
 inline float bf16_high(uint32_t pair) { return float_of_bits(pair & 0xffff0000u); }
+inline uint32_t sub_bf16x2(uint32_t a, uint32_t b) { return pack_bf16(bf16_low(a) - bf16_low(b), bf16_high(a) - bf16_high(b)); }
 inline float f16_to_float(uint16_t h) { return bg::f16_to_float(h); }
 inline uint16_t float_to_f16(float f) { return bg::float_to_f16(f); }
+inline int fresh(int v) { return v; }
 inline uint32_t bits_of(float f) { return bits_of_float(f); }
 inline float float_of(uint32_t bits) { return float_of_bits(bits); }
 inline float exp2_fast(float x) { return exp2f(x); }

@@ -1,6 +1,8 @@
 // See random_model.h.
 #include "tests/bench/random_model.h"
 
+#include <algorithm>
+
 #include "kernels/panels.h"
 #include "runtime/names.h"
 #include "weights_convert/mix.h"
@@ -19,7 +21,8 @@ std::vector<std::pair<std::string, Weight>> matrices_of(const Config& config, Pa
   return out;
 }
 
-size_t bytes_of(const Weight& w) { return weight_bytes(w.type, w.rows, w.cols, w.layout); }
+// Rounded up so that every matrix begins where a model's does (runtime/device_weights.cpp).
+size_t bytes_of(const Weight& w) { return (weight_bytes(w.type, w.rows, w.cols, w.layout) + 255) / 256 * 256; }
 
 }  // namespace
 
@@ -30,10 +33,19 @@ size_t RandomModel::bytes(const Config& config, Part part, Type asked) {
 }
 
 RandomModel::RandomModel(const Config& config, Part part, Type asked)
-    : config_(config), memory_(bytes(config, part, asked)), ones_(size_t(1) << 18, 1.0f), small_(size_t(1) << 18, 0.01f) {
-  char* at = memory_.data();
-  for (auto& [name, w] : matrices_of(config, part, asked)) {
-    fill_panels(at, w.type, bytes_of(w));
+    : config_(config), bytes_(bytes(config, part, asked)), memory_(std::make_unique<Memory>(bytes_)), own_(2 * kVector, 1.0f), ones_(own_.data()), small_(own_.data() + kVector) {
+  std::fill(own_.begin() + kVector, own_.end(), 0.01f);
+  lay_out(part, asked, memory_->data(), [](void* to, Type type, size_t n) { fill_panels(static_cast<char*>(to), type, n); });
+}
+
+RandomModel::RandomModel(const Config& config, Part part, Type asked, char* matrices, const float* ones, const float* small, const Fill& fill)
+    : config_(config), bytes_(bytes(config, part, asked)), ones_(ones), small_(small) {
+  lay_out(part, asked, matrices, fill);
+}
+
+void RandomModel::lay_out(Part part, Type asked, char* at, const Fill& fill) {
+  for (auto& [name, w] : matrices_of(config_, part, asked)) {
+    fill(at, w.type, weight_bytes(w.type, w.rows, w.cols, w.layout));
     matrices_[name] = {at, w.type, w.rows, w.cols, w.layout};
     at += bytes_of(w);
   }
