@@ -180,6 +180,7 @@ class Ops {
   // or a span's end costs a few, but Σ p of a block begins anew; 16: e^x, division.)
   // Precision::fast may round q, k, v and the unnormalised p to bf16, e = 2^−8: adds (4·e·A + 2.25·e)·Σ_s p_s·|v_s|, in every attention below (q and k:
   // 2·e·A in a score, once in p and once in Σ p; p and v: e each; e^x to 2^−13, twice: e/8; e/8 for second order in all but A). Inputs must be finite then.
+  // A GPU's tensor cores cut what they add: there every term in u counts twice. A row whose scores are all −∞ gives 0.
   virtual void attention_frames(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t frame) = 0;
   // Causal grouped-query attention over a cache: row t of q sees cache rows 0 … past + t; query head h uses kv head h div (H/K).
   // o, q (T, H·d); k, v (past + T, K·d), of type(), or of a cache's type (the values stored are what counts). Same equation, scale and bound,
@@ -228,7 +229,8 @@ enum class Isa { best, portable, avx2, avx512, avx512bf16, amx, neon, neon_i8mm 
 Ops* make_ref_ops(Type type);                                  // f32 or f64, one thread
 Ops* make_cpu_ops(int threads, Isa isa, Precision precision);  // nullptr when this machine lacks the instruction set, or memory for scratch
 // The GPU `index`: throws DeviceError (kernels/cuda/device.h) where there is none, or the build has no CUDA. Emulated: the same kernels on the CPU, slowly.
-Ops* make_cuda_ops(int index, Precision precision);
+// vendor: products of many rows by cuBLASLt (kernels/cuda/vendor.h), with bits that may differ from one GPU and library to the next; DeviceError without it.
+Ops* make_cuda_ops(int index, Precision precision, bool vendor = false);
 Ops* make_emulated_ops(int threads, Precision precision, bool backward = false);
 Isa best_isa();                                                // what Isa::best means on this machine
 bool runs(Isa isa);                                            // whether this machine has it

@@ -185,12 +185,13 @@ DevicePlan plan_device(const Model& m, const SessionOptions& o, const Ops& ops, 
 
 }  // namespace
 
-std::unique_ptr<Ops> make_ops(const std::string& backend, int threads, Precision precision) {
+std::unique_ptr<Ops> make_ops(const std::string& backend, int threads, Precision precision, bool cublas) {
   if (threads < 1 || threads > 1024) throw Error(Status::invalid_argument, "threads must be 1 … 1024, got " + std::to_string(threads));
+  if (cublas && gpu_number(backend) < 0) throw Error(Status::invalid_argument, "cuBLAS multiplies on a GPU, and backend " + backend + " uses none; leave it out, or use backend cuda");
   if (backend == "ref") return std::unique_ptr<Ops>(make_ref_ops(Type::f32));
   if (backend == "ref64") return std::unique_ptr<Ops>(make_ref_ops(Type::f64));
   if (backend == "emulated") return std::unique_ptr<Ops>(make_emulated_ops(threads, precision));
-  if (const int gpu = gpu_number(backend); gpu >= 0) return std::unique_ptr<Ops>(make_cuda_ops(gpu, precision));
+  if (const int gpu = gpu_number(backend); gpu >= 0) return std::unique_ptr<Ops>(make_cuda_ops(gpu, precision, cublas));
   Isa isa = Isa::best;
   int count = 0;
   const Isa* built = built_isas(&count);
@@ -209,7 +210,7 @@ std::unique_ptr<Ops> make_ops(const std::string& backend, int threads, Precision
 Session::Session(std::shared_ptr<const Model> model, const SessionOptions& options)
     : model_(std::move(model)),
       options_(options),
-      ops_(make_ops(options.backend, options.threads, options.precision)),
+      ops_(make_ops(options.backend, options.threads, options.precision, options.cublas)),
       selector_(choose_selector(*model_, options.selector)),
       kv_type_(choose_kv_type(options, *ops_, model_->config.text)),
       prompt_(model_->config, model_->tokenizer) {
@@ -223,7 +224,7 @@ Session::~Session() {
 }
 
 MemoryPlan Session::plan(const Model& m, const SessionOptions& options, const std::vector<MediumInput>& inputs, const std::string& system, const std::string& question) {
-  const std::unique_ptr<Ops> ops = make_ops(options.backend, options.threads, options.precision);
+  const std::unique_ptr<Ops> ops = make_ops(options.backend, options.threads, options.precision, options.cublas);
   check_options(m, options, *ops);
   const SelectorChoice s = choose_selector(m, options.selector);
   const Prompt prompt(m.config, m.tokenizer);

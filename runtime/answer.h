@@ -23,6 +23,7 @@ struct SessionOptions {
   int threads = 1;
   int64_t context = 4096;       // tokens of prompt, answers and visual rows together; at most the model's
   int64_t chunk = 512;          // prompt tokens processed at once: memory against speed, never the result
+  bool cublas = false;          // a GPU's products of many rows by cuBLASLt: other bits than our own kernels', and than another version's
   uint64_t vram = 0;            // bytes of a GPU's memory that model and session may take (MemoryPlan::device_total); 0: what is free
   uint64_t memory_cap = 0;      // bytes the session may take for itself (MemoryPlan::total); 0: no cap
   std::string selector;         // "": the checkpoint's; "coverage", "coverage-text", "concept" (needs its weights), "none"
@@ -33,7 +34,7 @@ struct SessionOptions {
   Callbacks callbacks;
 };
 
-std::unique_ptr<Ops> make_ops(const std::string& backend, int threads, Precision precision);  // throws Error{invalid_argument, unsupported}
+std::unique_ptr<Ops> make_ops(const std::string& backend, int threads, Precision precision, bool cublas = false);  // throws Error{invalid_argument, unsupported}, DeviceError
 
 struct Generation {
   int64_t max_tokens = 1024;

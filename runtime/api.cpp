@@ -51,6 +51,7 @@ bg::SessionOptions options_of(const bg_session_params* params, const bg::Model& 
   o.precision = precision == "fast" ? bg::Precision::fast : bg::Precision::float32;
   if (p.kv_type) o.kv_type = p.kv_type;
   o.vram = p.vram;
+  o.cublas = p.cublas != 0;
   if (p.trace_folder) o.trace_folder = p.trace_folder;
   o.trace_data = p.trace_data != 0;
   o.callbacks = callbacks_of(p.callbacks);

@@ -161,6 +161,8 @@ typedef struct bg_session_params {
   const bg_callbacks* callbacks; /* NULL: none; read when the session is opened */
   const char* precision;   /* NULL or "fast": activations may be rounded for the machine's BF16 and int8 instructions; "float32": never. ref: its own type */
   const char* kv_type;     /* keys and values: NULL or "auto" (BF16 with fast, F32 with float32), "f32", "bf16", "q8_0" (heads of a multiple of 32) */
+  int cublas;              /* non-zero: a GPU's products of many rows by cuBLASLt where the machine has it: faster on some GPUs, but with bits of its own that
+                              change with GPU and library. 0: our own kernels, the same bits for any prompt cut in any way */
   uint64_t vram;           /* bytes of the GPU that model and session may take, 0: what is free. Weights that do not fit are read over the bus */
 } bg_session_params;
 BG_API bg_session_params bg_session_params_default(void);

@@ -78,7 +78,10 @@ TEST_CASE("cuda attention_frames: head sizes of the models, keys of several tile
       emulated(fast)->attention_frames(o.tensor(), q.tensor(), k.tensor(), v.tensor(), a.heads, a.frame);
       double worst = 0;
       for (int64_t t = 0; t < T; ++t)
-        for (int64_t h = 0; h < a.heads; ++h) worst = std::max(worst, share_of_bound(fast, o, q, k, v, t, h, h * a.d, a.d, t / a.frame * a.frame, (t / a.frame + 1) * a.frame));
+        for (int64_t h = 0; h < a.heads; ++h) {
+          const int64_t first = t / a.frame * a.frame;
+          worst = std::max(worst, share_of_bound(fast, o, q, k, v, t, h, h * a.d, a.d, first, first + a.frame));
+        }
       CHECK_MESSAGE(worst <= 1, "d " << a.d << ": " << 100 * worst << " % of the bound");
       CHECK_MESSAGE(worst > 1e-4, "d " << a.d << ": nothing was computed");
       CHECK(o.guards_intact());
@@ -95,7 +98,8 @@ TEST_CASE("cuda attention_causal: prompt and step agree bit for bit, over severa
       Cache k(*ops, a.type, random(S, kv_heads * a.d)), v(*ops, a.type, random(S, kv_heads * a.d));
       Mat<float> q = random(T, heads * a.d, 2), whole(T, heads * a.d), parts(T, heads * a.d);
       const auto attend = [&](Mat<float>& o, int64_t t, int64_t n) {
-        ops->attention_causal(o.tensor().row_range(t, n), q.tensor().row_range(t, n), k.t.row_range(0, past + t + n), v.t.row_range(0, past + t + n), heads, kv_heads, past + t);
+        const int64_t keys = past + t + n;
+        ops->attention_causal(o.tensor().row_range(t, n), q.tensor().row_range(t, n), k.t.row_range(0, keys), v.t.row_range(0, keys), heads, kv_heads, past + t);
       };
       attend(whole, 0, T);
       for (int64_t t = 0; t < T; t += t < 18 ? 9 : 1) attend(parts, t, t < 18 ? 9 : 1);

@@ -195,6 +195,9 @@ TEST_CASE("gpu: names of GPUs and their memory are checked") {
   SessionOptions options = on("cpu");
   options.vram = 1 << 20;
   expect_error([&] { Session(model, options); }, Status::invalid_argument, "vram limits the memory of a GPU");
+  options.vram = 0;
+  options.cublas = true;
+  expect_error([&] { Session(model, options); }, Status::invalid_argument, "cuBLAS multiplies on a GPU");
   std::string why;
   const int count = cuda_devices(&why);
   const CliResult r = breastgpt({"ask", "-m", "weights_convert/demo/breastgpt-demo.gguf", "--backend", "cuda:" + std::to_string(count), "Is there a mass?"});

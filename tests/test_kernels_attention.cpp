@@ -108,7 +108,7 @@ TEST_CASE("attention_causal: the same bits in one call, three calls or token by 
       std::string isa;
       Mat<float> first(0, 0);
       for (const Backend& b : backends_for(fast)) {
-        if (b.label == "ref" && T > 500) continue;  // time
+        if (T > 500 && (b.label == "ref" || std::string(b.ops->name()) == "emulated")) continue;  // time; a GPU's spans are of 128 keys
         Cache kc(*b.ops, k, type == Type::f32 ? Type::bf16 : type), vc(*b.ops, v, kc.type);
         const Tensor keys = type == Type::f32 ? k.tensor() : kc.tensor(), values = type == Type::f32 ? v.tensor() : vc.tensor();
         Mat<float> whole(T, heads * d);

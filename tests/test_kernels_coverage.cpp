@@ -27,7 +27,7 @@ struct Scratch {
   ~Scratch() { ops.release(p, bytes); }
 };
 
-// e: E (m+L, L) as the CPU backend keeps it, by columns, at the start of its scratch when all of it may be stored.
+// e: E (m+L, L) as a backend keeps it at the start of its scratch when all of it may be stored: the CPU by columns.
 Choice select(Ops& ops, Tensor v, Tensor t, int64_t k, std::vector<float>* e = nullptr) {
   Choice c(k);
   const size_t bytes = ops.coverage_scratch(v.rows, v.cols, t.rows, k, e != nullptr ? SIZE_MAX : 0);
@@ -38,9 +38,10 @@ Choice select(Ops& ops, Tensor v, Tensor t, int64_t k, std::vector<float>* e = n
   if (e == nullptr) return c;
   const auto* from = static_cast<const float*>(scratch.p);
   const int64_t L = v.rows, rows = L + t.rows;
+  const bool by_columns = std::string(ops.name()).rfind("cpu", 0) == 0;
   e->resize(size_t(rows * L));
   for (int64_t i = 0; i < rows; ++i)
-    for (int64_t j = 0; j < L; ++j) (*e)[size_t(i * L + j)] = from[j * rows + i];
+    for (int64_t j = 0; j < L; ++j) (*e)[size_t(i * L + j)] = from[by_columns ? j * rows + i : i * L + j];
   return c;
 }
 

@@ -141,6 +141,7 @@ TEST_CASE("mixed: volumes, slides and mixed prompts equal the float64 reference"
   for (const char* name : {"volume-6", "volume-16-prescale", "slide-7", "slide-7-text", "slide-all", "slide-1500", "mixed-markers", "mixed-image-markers", "mixed-no-markers"}) check_case(name, "cpu");
   for (const char* name : {"volume-6", "slide-7-text", "mixed-image-markers"}) check_case(name, "cpu/portable");
   for (const char* name : {"slide-7", "mixed-markers"}) check_case(name, "ref");
+  for (const char* name : {"volume-6", "slide-7-text", "mixed-image-markers"}) check_case(name, "emulated");
 }
 
 TEST_CASE("mixed: the same bits for any number of threads and any chunk") {

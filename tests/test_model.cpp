@@ -169,6 +169,10 @@ TEST_CASE("model: float32 equals the float64 reference, ref") {
   for (const char* name : {"4b-image", "8b-two-images", "breastgpt-5"}) check_case(name, "ref", 1e-5, 1e-4);
 }
 
+TEST_CASE("model: float32 equals the float64 reference, a GPU's kernels emulated") {
+  for (const char* name : {"4b-image", "breastgpt-two-8-text"}) check_case(name, "emulated", 1e-5, 1e-4);
+}
+
 // In float64 only two things are left: the rotary tables, which the definition rounds to float32 (their cosines differ by at most 2 ulp of float32
 // between libraries, 2·2^-24 relative), and goldens that are stored as float32 (2^-24). Both are below 1e-6.
 TEST_CASE("model: float64 ref equals the float64 reference") {

@@ -24,6 +24,7 @@ const std::vector<Option> kSessionOptions = {
     {"--no-prescale", "", "leave out the preparation that training pictures and volumes had"},
     {"--backend", "NAME", "cpu (default), cpu/avx2 and so on (breastgpt info lists them), ref (float32 definition), ref64 (float64), cuda or cuda:N (a GPU)"},
     {"--vram", "BYTES", "of the GPU that model and session may take; default: what is free. Weights that do not fit are read over the bus"},
+    {"--cublas", "", "let cuBLASLt do a GPU's products of many rows: faster on some GPUs, with bits that depend on GPU and library"},
     {"--precision", "NAME", "fast (default): activations may be rounded for BF16 and int8 instructions; float32: they are not"},
     {"--kv", "TYPE", "of keys and values: auto (default: bf16 with fast, f32 with float32), f32, bf16, q8_0"},
     {"--threads", "N", "default: all cores; never changes the answer", "-t"},
@@ -125,6 +126,7 @@ bg_session_params session_params(const Options& options, std::vector<std::string
   p.chunk = options.integer("--chunk", p.chunk, 1, int64_t(1) << 31);
   p.memory_cap = options.bytes("--memory-cap");
   p.vram = options.bytes("--vram");
+  p.cublas = options.has("--cublas");
   if (!strings[1].empty()) p.trace_folder = strings[1].c_str();
   if (!strings[2].empty()) p.selector = strings[2].c_str();
   p.precision = strings[3].c_str();

@@ -1,6 +1,6 @@
 // attention_frames and attention_causal on tensor cores (Precision::fast; float32: attention_float.cu).
-//   attend_tiles  a prompt, or frames: a block is a tile of query rows against all of its keys (attention_tile.h). Grid: tiles of all units in x, heads in y, parts of
-//                 v's columns in z (d > 128 only). Keys must be rows of bf16: a bf16 cache is read where it lies, others are rounded into scratch first.
+//   attend_tiles  a prompt, or frames: a block is a tile of query rows against all of its keys (attention_tile.h). Grid: tiles of all units in x, heads in y,
+//                 parts of v's columns in z (d > 128 only). Keys must be rows of bf16: a bf16 cache is read where it lies, others are rounded into scratch.
 //   attend_span   few rows (a step): a block is 16 rows against one span of 128 keys of a cache of any type; grid: spans in x, kv heads in y, tiles and parts in z.
 //                 merge_states (attention_parts.h) then folds the spans.
 // Order, the same in both, so that a prompt has the same bits whole, in chunks or token by token: causal keys are cut at multiples of 128; a span sums its keys in
@@ -33,7 +33,9 @@ __global__ void __launch_bounds__(kAttentionThreads, 2) attend_tiles(Attention a
   Queries<D, M> q;
   load_queries(q, rows, a.d, [&](int i) { return a.query(unit, row + i, kv); });
   int limit[M][2];
-  SIMT_UNROLL for (int m = 0; m < M; ++m) SIMT_UNROLL for (int half = 0; half < 2; ++half) limit[m][half] = kCausal ? a.sees(row + 16 * m + 8 * half + lane / 4, a.past) : keys;
+  SIMT_UNROLL for (int m = 0; m < M; ++m) {
+    SIMT_UNROLL for (int half = 0; half < 2; ++half) limit[m][half] = kCausal ? a.sees(row + 16 * m + 8 * half + lane / 4, a.past) : keys;
+  }
   const int seen = rows == 0 ? 0 : a.sees(row + rows - 1, a.past);
   const RoundedKeys k{x.k.data + kv * x.k_head + key0 * x.k.stride, x.k.stride}, v{x.v.data + kv * x.v_head + key0 * x.v.stride + part, x.v.stride};
 

@@ -1,7 +1,7 @@
 // Attention in float32 on the ordinary cores: Precision::float32, and frames that Precision::fast has no room for. In: queries, keys and values of any type; out: o.
-// Spans of 128 keys, folded in order (attention_rows.h: equations, block, shared memory). Grid: row tiles of all units in x, heads in y, spans in z where a block sums only one:
-// for few rows, then merge_states (attention_parts.h). Blocks of 32 rows, 8 for a step of up to 8. FLOP 4·d a query and key. Bytes: a tile of rows reads its keys once.
-// Not measured yet.
+// Spans of 128 keys, folded in order (attention_rows.h: equations, block, shared memory). Grid: row tiles of all units in x, heads in y, spans in z where a block
+// sums only one: for few rows, then merge_states (attention_parts.h). Blocks of 32 rows, 8 for a step of up to 8. FLOP 4·d a query and key. Bytes: a tile of rows
+// reads its keys once. Not measured yet.
 #include "kernels/cuda/attention_rows.h"
 
 namespace bg::BG_CUDA {

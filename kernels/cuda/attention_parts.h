@@ -40,7 +40,8 @@ template <class Launch>
 void in_pieces(const Context& c, int rows, int64_t kv_heads, int64_t spans, int64_t width, int tile, const Launch& launch) {
   const size_t row_bytes = size_t(spans) * (size_t(width) * sizeof(float) + sizeof(float2)), most = kScratchBytes / row_bytes;  // rows of one head
   if (most < size_t(tile))
-    throw DeviceError("attention of " + std::to_string(rows) + " rows over " + std::to_string(spans) + " spans of keys does not fit the device's scratch; use a shorter context");
+    throw DeviceError("attention of " + std::to_string(rows) + " rows over " + std::to_string(spans) +
+                      " spans of keys does not fit the device's scratch; use a shorter context");
   const int each = size_t(rows) <= most ? rows : int(most) / tile * tile;
   for (int row0 = 0; row0 < rows; row0 += each) {
     const int n = rows - row0 < each ? rows - row0 : each;
@@ -60,7 +61,7 @@ __device__ __forceinline__ float state_exp(float x) {
   return expf(x);
 }
 
-// o = Σ over spans, ascending, as `fold` does it (attention_tile.h, attention_float.cu). Grid: rows of the piece, kv heads; a thread a column.
+// o = Σ over spans, ascending, as `fold` does it (attention_tile.h, attention_rows.h). Grid: rows of the piece, kv heads; a thread a column.
 // The factors of as many spans as there are threads are computed side by side: the running maximum is the same in any order.
 template <bool kFast>
 __global__ void __launch_bounds__(256) merge_states(Attention a, States x, int row0, int kv0) {
@@ -102,8 +103,8 @@ void merge(const Context& c, const Attention& a, const States& x, int64_t kv0, i
   BG_LAUNCH(c.device, (merge_states<kFast>), dim3(unsigned(x.rows), unsigned(heads)), unsigned(divide_up(a.d, 32) * 32), 0, a, x, row0, int(kv0));
 }
 
-// Precision::float32 (attention_float.cu), of `units` units of each of `kv_heads` heads. spans: 0, or each span by a block of its own, for few rows, where the last key of any
-// lies below kSpanKeys·spans.
+// Precision::float32 (attention_float.cu), of `units` units of each of `kv_heads` heads. spans: 0, or, for few rows, how many spans any of them may see: then each
+// is summed by a block of its own.
 void attend_float(const Context& c, const Attention& a, Cache k, Cache v, int64_t units, int64_t kv_heads, int64_t spans);
 
 }  // namespace bg::BG_CUDA

@@ -85,8 +85,8 @@ __device__ __forceinline__ void add_row_values(FloatState<C>& x, const float* p,
   }
 }
 
-// total ∪= keys [first, end) of one span, rows base + … of k and v. Called by all threads of the block; mine: rows of the warp, ≤ 0: none. queries: shared memory, the tile's
-// rows in front. limits(limit, key0): how many keys from key0 on each of the warp's rows sees. Shared memory may be used again after a barrier.
+// total ∪= keys [first, end) of one span, rows base + … of k and v. Called by all threads of the block; mine: rows of the warp, ≤ 0: none. queries: shared memory,
+// the tile's rows in front. limits(limit, key0): how many keys from key0 on each of the warp's rows sees. Shared memory may be used again after a barrier.
 template <int W = 4, int C, class Limits>
 __device__ __forceinline__ void attend_rows_span(FloatState<C>& total, float* queries, int own, const Cache& k, const Cache& v, int64_t base, int first, int end,
                                                  int64_t column, int d, float scale, int mine, const Limits& limits) {

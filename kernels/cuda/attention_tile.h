@@ -104,7 +104,8 @@ __device__ __forceinline__ void fold(State<DV, M>& total, State<DV, M>& span) {
 // so that a thread's addresses differ by a constant: 72 columns are 8 pieces and 1.
 template <int D, int kRows, int kFrom = 0>
 __device__ __forceinline__ void fetch_pieces(uint16_t* to, const uint16_t* from, int64_t stride, int there) {
-  constexpr int kLeft = D / 8 - kFrom, kWide = kLeft >= 32 ? 32 : kLeft >= 16 ? 16 : kLeft >= 8 ? 8 : kLeft >= 4 ? 4 : kLeft >= 2 ? 2 : 1, kDown = kAttentionThreads / kWide;
+  constexpr int kLeft = D / 8 - kFrom, kWide = kLeft >= 32 ? 32 : kLeft >= 16 ? 16 : kLeft >= 8 ? 8 : kLeft >= 4 ? 4 : kLeft >= 2 ? 2 : 1;
+  constexpr int kDown = kAttentionThreads / kWide;
   const int piece = kFrom + int(threadIdx.x) % kWide, row = int(threadIdx.x) / kWide;
   const uint16_t* at = from + row * stride + 8 * piece;
   SIMT_UNROLL for (int down = 0; down < kRows; down += kDown, at += kDown * stride) {

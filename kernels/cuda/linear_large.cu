@@ -111,7 +111,7 @@ __device__ __forceinline__ void accumulate_step(float (&c)[2][kWarpTiles][4], co
     }
     SIMT_UNROLL
     for (int i = 0; i < kWarpTiles; ++i) {
-      const uint4 v = x[64 * i + simt::fresh(32 * b + lane)];
+      const uint4 v = x[64 * i + 32 * b + lane];
       const uint32_t inputs[2][2] = {{v.x, v.y}, {v.z, v.w}};
       SIMT_UNROLL
       for (int q = 0; q < 2; ++q) {
@@ -268,17 +268,17 @@ __global__ void __launch_bounds__(2 * kTokens, kTokens == 128 ? 1 : 2) multiply_
     }
   }
   __syncthreads();
-  const Part out_part = part_of<kTokens>(simt::fresh(int(blockIdx.x)), x, targets, output_tiles);  // not kept in registers all the way
+  const Part part_again = part_of<kTokens>(simt::fresh(int(blockIdx.x)), x, targets, output_tiles);  // not kept in registers all the way
   const int width = targets.gated ? 8 * kPanels : 16 * kPanels;
   for (int i = int(threadIdx.x); i < kTokens * width; i += kThreads) {
-    const int64_t t = int64_t(out_part.first_tile) * 8 + i / width, n = int64_t(out_part.tile) * width + i % width;
-    if (t >= x.rows || n >= out_part.target.rows) continue;
+    const int64_t t = int64_t(part_again.first_tile) * 8 + i / width, n = int64_t(part_again.tile) * width + i % width;
+    if (t >= x.rows || n >= part_again.target.rows) continue;
     const float* const from = out + i / width * S::kPitch;
     const int r = i % width;
     if (targets.gated)
-      finish_gated(out_part.target.out, t, n, from[r / 16 * 32 + r % 16], from[r / 16 * 32 + 16 + r % 16]);
+      finish_gated(part_again.target.out, t, n, from[r / 16 * 32 + r % 16], from[r / 16 * 32 + 16 + r % 16]);
     else
-      finish(out_part.target.out, t, n, from[r]);
+      finish(part_again.target.out, t, n, from[r]);
   }
 }
 

@@ -11,7 +11,7 @@ int cuda_devices(std::string* why_none) {
 }
 
 std::unique_ptr<Device> make_cuda_device(int) { throw DeviceError("this build has no CUDA: build it where nvcc is installed, or use backend cpu"); }
-Ops* make_cuda_ops(int, Precision) {
+Ops* make_cuda_ops(int, Precision, bool) {
   make_cuda_device(0);
   return nullptr;
 }

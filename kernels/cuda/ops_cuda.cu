@@ -4,7 +4,7 @@
 #ifdef __CUDACC__
 namespace bg {
 
-Ops* make_cuda_ops(int index, Precision precision) { return new cuda::CudaOps("cuda", make_cuda_device(index), precision); }
+Ops* make_cuda_ops(int index, Precision precision, bool vendor) { return new cuda::CudaOps("cuda", make_cuda_device(index), precision, vendor); }
 
 }  // namespace bg
 #endif

@@ -3,6 +3,6 @@
 
 namespace bg {
 
-Ops* make_emulated_ops(int threads, Precision precision, bool backward) { return new emulated::CudaOps("emulated", make_emulated_device(threads, backward), precision); }
+Ops* make_emulated_ops(int threads, Precision precision, bool backward) { return new emulated::CudaOps("emulated", make_emulated_device(threads, backward), precision, false); }
 
 }  // namespace bg

@@ -11,13 +11,15 @@ constexpr int64_t kStepBucket = 1024;  // a recording serves this many more toke
 
 class CudaOps : public Ops {
  public:
-  CudaOps(const char* name, std::unique_ptr<Device> device, Precision precision)
-      : name_(name), device_(std::move(device)), fixed_(static_cast<char*>(device_->allocate(kFixed))), c_{*device_, precision, fixed_, fixed_ + kIndexBytes} {
+  CudaOps(const char* name, std::unique_ptr<Device> device, Precision precision, bool vendor)
+      : name_(name), device_(std::move(device)), vendor_(vendor ? make_vendor(*device_) : nullptr), fixed_(static_cast<char*>(device_->allocate(kFixed))),
+        c_{*device_, precision, fixed_, fixed_ + kIndexBytes} {
+    c_.vendor = vendor_.get();
     if (fixed_ == nullptr) throw DeviceError("no device memory for " + std::to_string(kFixed) + " bytes of scratch; free some, or use another device");
   }
   ~CudaOps() override { device_->release(fixed_); }
 
-  size_t fixed_bytes() const override { return kFixed; }
+  size_t fixed_bytes() const override { return kFixed + (vendor_ ? kVendorBytes : 0); }
   const char* name() const override { return name_; }
   Type type() const override { return Type::f32; }
 
@@ -93,6 +95,7 @@ class CudaOps : public Ops {
   static constexpr size_t kFixed = kIndexBytes + kScratchBytes + 256;  // and the step's `past`
   const char* name_;
   std::unique_ptr<Device> device_;
+  std::unique_ptr<Vendor> vendor_;
   char* fixed_;
   Context c_;
   int64_t recorded_keys_ = 0;  // of the recording that may be played again; 0: none
