@@ -2,10 +2,10 @@
 //   o_t = Σ_p w_p·o_tp with w_p = e^(s_p) / Σ e^s is the quotient of Σ_p Σ_i e^(z_i)·v_i and Σ_p Σ_i e^(z_i): one softmax over the keys of all pairs. So a block takes
 //   the pairs one after the other into one state (m, l, o), as attention takes its keys. Zero keys are a number, part of the first l, with the maximum 0.
 // Tiles: rows lie in one segment of every pair if no boundary is between them: in cells of gcd(g) rows over the g below T. Of a cell a tile takes every lcm(r)-th row:
-// a group keeps all rows of a tile or none. The model: cells of 512, every 4th row; 64 rows (float32: 32) a block of 4 warps; of 8·T/64 blocks one in 4 has 1 pair … 3.
-// Grid: tiles in x, heads in y, parts of v's columns in z (d > 128 only). Shared: attention_tile.h 53,248 bytes for d = 96, attention_rows.h 43,520.
-// FLOP 4·d a query and key, at the model's pairs 1.75·512 keys a query: 0.34 MFLOP a row and 8 heads of 96. Bytes of a row: 4 · 4·H·d in and out, keys rounded once
-// (2 · 6·H·d), each tile's from the second cache. At 790 TFLOP/s 0.43 ns a row, at 3 TB/s 7 ns: the rounding and the projections weigh more. Not measured yet.
+// a group keeps all rows of a tile or none. The model: cells of 512, every 4th row; 64 rows (float32: 32) a block of 4 warps; a block has 1 to 3 pairs, 1.75 on average.
+// Grid: tiles in x, heads in y, parts of v's columns in z (d > 128 only). Shared: attention_tile.h 53,248 bytes for d = 96, attention_rows.h 44,032.
+// FLOP 4·d a query and key; the model has 1.75·512 keys a query and head: 2.75 MFLOP a row of 8 heads of 96, 3.5 ns at 790 TFLOP/s. Bytes of a row: 4·4·H·d in and
+// out, 2·2·H·d written rounded (15 KB, 5 ns at 3 TB/s), and each tile's keys from the second cache. Not measured yet.
 // A row's bits depend on its pairs' segments only: neither on T nor on what else is in the call.
 #include <cmath>
 #include <numeric>

@@ -26,7 +26,7 @@ __device__ inline float logit_of(uint64_t key) {
 
 constexpr int kChunk = 4 * kThreads;  // logits of a block
 
-// What a block found in its logits. key 0: none of them is finite, or not all of them.
+// What a block found in its logits. key: the largest; all ones where one of them is not finite.
 struct Best {
   uint64_t key;
   double sum;  // Σ e^(z − the largest of all)
@@ -55,7 +55,6 @@ __global__ void __launch_bounds__(kThreads) find_largest(Best* best, const float
     finite = finite && fabsf(z[j]) <= 3.4028235e38f;
     most = larger(most, key_of(z[j], j));
   }
-  // A logit that is not finite counts as larger than all others.
   most = over_block(finite ? most : ~uint64_t(0), [](uint64_t a, uint64_t b) { return larger(a, b); });
   if (threadIdx.x == 0) best[blockIdx.x].key = most;
 }
