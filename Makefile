@@ -111,7 +111,7 @@ $(B)/%.emulated.o: %.cu
 	@echo $(CXX) $< [emulated]
 	@$(CXX) $(CXXFLAGS) -x c++ -c $< -o $@
 # Bits must not depend on whether the compiler sees a·b + c: -fmad=false. Registers and spills of every kernel go to a file beside the object.
-NVCC_FLAGS := -std=c++20 -O3 -fmad=false -Xptxas -v --expt-relaxed-constexpr -I. -ccbin $(CXX) -Xcompiler "-Wall,-Wextra,-Wno-unused-parameter,-fPIC,-fvisibility=hidden,-pthread" \
+NVCC_FLAGS := -std=c++20 -O3 -fmad=false -Xptxas -v --compress-mode=size --expt-relaxed-constexpr -I. -ccbin $(CXX) -Xcompiler "-Wall,-Wextra,-Wno-unused-parameter,-fPIC,-fvisibility=hidden,-pthread" \
   $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) $(foreach a,$(CUDA_PTX),-gencode arch=compute_$(a),code=compute_$(a))
 $(B)/%.cuda.o: %.cu
 	@mkdir -p $(@D)

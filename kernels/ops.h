@@ -137,6 +137,8 @@ class Ops {
 
   // For each of n products: p_tn = Σ_j x_tj · w_nj + bias_n, then y = p, y += p or y = gelu(p).  y (T, N), x (T, D), w (N, D), bias (N) float or nullptr.
   // Bound of p, Precision::float32: (D + 2)·u·(Σ_j |x_tj·w_nj| + |bias_n|); a quantised w gives the same bits as the F32 matrix of its values.
+  // A GPU's order is its own: chains of 256 inputs, added in ascending order; with cuBLASLt (make_cuda_ops) also quantised weights are rounded to bf16 from 256 rows on,
+  // 2^−7·(1 + 2^−9)·Σ_j |x_tj·w_nj|.
   // Precision::fast adds what rounding the activations may change:
   //   BF16 weights, where the machine multiplies bf16: x to the nearest bf16 (eight bits), 2^−8·Σ_j |x_tj·w_nj|. With AMX quantised weights in Phase::prompt too, with
   //   their values to the nearest bf16: 2^−7·(1 + 2^−9)·Σ_j |x_tj·w_nj|.
@@ -153,10 +155,10 @@ class Ops {
   }
   // y = silu(x·gateᵀ)·(x·upᵀ): linear twice, then silu_mul.  y (T, F), x (T, D), gate and up (F, D) of one type and layout. Bounds of linear and silu_mul together.
   virtual void gated(Tensor y, Tensor x, Weight gate, Weight up, Phase phase = Phase::prompt) = 0;
-  // y_td = (x_td − mean_t)/√(var_t + eps) · w_d + b_d, var the mean square deviation; sums in double for float. y may be x. w, b (D).
+  // y_td = (x_td − mean_t)/√(var_t + eps) · w_d + b_d, var the mean square deviation; sums in double for float, or in pairs of floats (to 2^−40). y may be x. w, b (D).
   // Bound 8·u·(|normalised·w| + |b| + |w|·max_d|x_td|/√(var_t + eps)).
   virtual void layer_norm(Tensor y, Tensor x, const float* w, const float* b, float eps) = 0;
-  // y_td = x_td/√(mean_d(x_td²) + eps) · w_d; the sum in double for float. y may be x. Bound 8·u·|y_td|.
+  // y_td = x_td/√(mean_d(x_td²) + eps) · w_d; the sum in double for float, or in pairs of floats. y may be x. Bound 8·u·|y_td|.
   virtual void rms_norm(Tensor y, Tensor x, const float* w, float eps) = 0;
   // Element by element; y may be x (silu_mul: y may be gate or up).
   virtual void gelu_tanh(Tensor y, Tensor x) = 0;               // x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³)))      bound 16·u·(|x| + |y|)
@@ -206,7 +208,7 @@ class Ops {
   virtual Likeliest likeliest(Tensor logits) = 0;  // (1, V); e^x and their sum in double: logprob within (V + 8)·2^-53·(1 + max − min)
 
   // ConceptSelector's scores (MODEL.md §3b): y_l = ln max(1e-8, 1/H·Σ_h max_c p_{l,h,c}), p = softmax over the rows l of column (h, c) of z.
-  // y (L, 1), z (L, H·C) with column h·C + c, overwritten. Sums in double, ascending. A column that holds a NaN counts as p = 0.
+  // y (L, 1), z (L, H·C) with column h·C + c, overwritten. Sums in double, in an order that the shapes fix. A column that holds a NaN counts as p = 0.
   // scratch: concept_scratch(H·C) bytes of the backend's memory, 64-byte aligned. Bound u·(4·max|z| + 8 + |y|)
   // (minus the maximum 2·u·max|z| and e^x 3·u, once in p and once in its sum; ln turns relative into absolute).
   virtual size_t concept_scratch(int64_t columns) const = 0;

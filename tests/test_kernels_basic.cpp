@@ -147,7 +147,7 @@ TEST_CASE("kernels: every instruction set with fused multiply-add gives the same
   for (float& v : angle) v = random();
   const Tensor in{x.data(), Type::f32, T, D, D};
   for (const Backend& b : backends()) {
-    if (b.label == "ref" || b.label.find("portable") != std::string::npos) continue;
+    if (b.label.rfind("cpu/", 0) != 0 || b.label.find("portable") != std::string::npos) continue;  // a GPU's gelu is of its own
     uint64_t sum = 14695981039346656037u;
     const auto add = [&](const std::function<void(Tensor y)>& run) {
       std::vector<float> y = x;

@@ -178,6 +178,7 @@ TEST_CASE("attention_dilated: against the definition in float64, the model's seg
       Mat<float> q = values(1, N, heads * d), k = values(2, N, heads * d), v = values(3, N, heads * d), first(0, 0);
       std::string isa;
       for (const Backend& b : backends()) {
+        if (heads > 3 && N > 7 && std::string(b.ops->name()) == "emulated") continue;  // time
         if (b.label == "ref" ? N > 7 && N != 513 : N == 6000 && b.label.find("with 2 ") == std::string::npos) continue;  // time
         Mat<float> o(N, heads * d);
         b.ops->attention_dilated(o.tensor(), q.tensor(), k.tensor(), v.tensor(), heads, pairs.data(), 3);

@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(kThreads) fma_loop(int64_t repeats, float* sin
 class BenchGpu : public bench::Gpu {
  public:
   BenchGpu(const char* name, std::unique_ptr<Device> device, Precision precision)
-      : device_(*device), ops_(name, std::move(device), precision), sink_(static_cast<float*>(device_.allocate(256))) {
+      : device_(*device), ops_(name, std::move(device), precision, false), sink_(static_cast<float*>(device_.allocate(256))) {
     if (sink_ == nullptr) throw DeviceError("no device memory");
   }
   ~BenchGpu() override { device_.release(sink_); }
