@@ -215,7 +215,7 @@ install: lib cli
 	install -m644 weights_convert/demo/breastgpt-demo.gguf tools/bench/breastgpt-bench.slurm $(DESTDIR)$(PREFIX)/share/breastgpt/
 	install -m644 runtime/breastgpt.h runtime/breastgpt_files.h $(DESTDIR)$(PREFIX)/include/
 	install -m644 README.md LICENSE runtime/MODEL.md $(DESTDIR)$(PREFIX)/share/doc/breastgpt/
-	printf 'prefix=$(PREFIX)\nName: breastgpt\nDescription: BreastGPT Runtime\nVersion: $(VERSION)\nCflags: -I$${prefix}/include\nLibs: -L$${prefix}/lib -lbreastgpt\nLibs.private: -lutf8proc -lstdc++ -lm -pthread\n' > $(DESTDIR)$(PREFIX)/lib/pkgconfig/breastgpt.pc
+	printf 'prefix=$(PREFIX)\nName: breastgpt\nDescription: BreastGPT Runtime\nVersion: $(VERSION)\nCflags: -I$${prefix}/include\nLibs: -L$${prefix}/lib -lbreastgpt\nLibs.private: -lutf8proc -lstdc++ -lm -pthread $(CUDA_LIBS)\n' > $(DESTDIR)$(PREFIX)/lib/pkgconfig/breastgpt.pc
 	printf 'prefix=$(PREFIX)\nName: breastgpt_files\nDescription: BreastGPT Runtime, picture files\nVersion: $(VERSION)\nRequires: breastgpt\nCflags: -I$${prefix}/include\nLibs: -L$${prefix}/lib -lbreastgpt_files\nLibs.private: $(FILES_LIBS)\n' > $(DESTDIR)$(PREFIX)/lib/pkgconfig/breastgpt_files.pc
 
 clean:

@@ -229,7 +229,12 @@ int cuda_devices(std::string* why_none) {
   const cudaError_t e = cudaGetDeviceCount(&count);
   if (e != cudaSuccess) {
     cudaGetLastError();
-    *why_none = cudaGetErrorString(e);
+    int driver = 0;
+    cudaDriverGetVersion(&driver);
+    *why_none = driver == 0                          ? "no NVIDIA driver"
+                : e == cudaErrorInsufficientDriver ? "the driver is for CUDA " + std::to_string(driver / 1000) + "." + std::to_string(driver % 1000 / 10) + ", older than this build's " +
+                                                         std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10)
+                                                   : cudaGetErrorString(e);
     return 0;
   }
   if (count == 0) *why_none = "no CUDA device";
