@@ -273,7 +273,7 @@ TEST_CASE("session: every refusal says what and why") {
       Session session(model, o);
     });
   };
-  CHECK(open([](SessionOptions& o) { o.backend = "cuda"; }).find("unknown backend \"cuda\"") != std::string::npos);
+  CHECK(open([](SessionOptions& o) { o.backend = "gpu"; }).find("unknown backend \"gpu\"") != std::string::npos);
   CHECK(open([](SessionOptions& o) { o.threads = 0; }).find("threads must be 1 … 1024, got 0") != std::string::npos);
   CHECK(open([](SessionOptions& o) { o.context = 1 << 20; }).find("this model takes 1 … 2048") != std::string::npos);
   CHECK(open([](SessionOptions& o) { o.chunk = 0; }).find("at least 1") != std::string::npos);

@@ -1,7 +1,7 @@
 // The operations on a GPU, one function per entry of kernels/ops.h, kernels and their launches side by side in *.cu. Every .cu is compiled twice: by nvcc
 // (namespace bg::cuda) and by the host compiler (bg::emulated), so both live in one program.
 //
-// Determinism: a sum is split where the shape says so, never by the device. Products: chains over 1024 inputs, added in ascending order (linear.cu).
+// Determinism: a sum is split where the shape says so, never by the device. Products: chains over 512 inputs (float32: 256), added in ascending order (linear.h, linear_float.cu).
 // Attention: blocks of kSpanKeys keys, each against its own maximum, folded in ascending order (attention.cu). No atomic addition of floats.
 // Grids: rows or tiles in x (up to 2^31 − 1), whatever else is small in y and z. Every index that may pass 2^31 is int64_t or size_t.
 #pragma once
