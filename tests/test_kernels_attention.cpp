@@ -132,6 +132,32 @@ TEST_CASE("attention_causal: the same bits in one call, three calls or token by 
   }
 }
 
+// One token has a path of its own on the CPU (kernels/cpu/attention_few.h): one to four query heads that share keys, kv heads in groups.
+TEST_CASE("attention_causal: one token has the bits of the last row of a prompt, for any number of heads") {
+  struct Case { int64_t heads, kv_heads, d, keys; };
+  for (const Case a : {Case{1, 1, 16, 1}, Case{2, 1, 80, 33}, Case{18, 9, 32, 64}, Case{6, 2, 64, 513}, Case{44, 11, 32, 130}, Case{4, 1, 256, 600}, Case{10, 2, 32, 70}}) {
+    Mat<float> q = random(2, a.heads * a.d), k = random(a.keys, a.kv_heads * a.d), v = random(a.keys, a.kv_heads * a.d);
+    for (const Type type : {Type::f32, Type::bf16, Type::q8_0}) {
+      if (type == Type::q8_0 && a.d % 32 != 0) continue;
+      for (const bool fast : {false, true}) {
+        for (const Backend& b : backends_for(fast)) {
+          if (a.keys > 500 && std::string(b.ops->name()) == "emulated") continue;  // time
+          Cache kc(*b.ops, k, type == Type::f32 ? Type::bf16 : type), vc(*b.ops, v, kc.type);
+          const Tensor keys = type == Type::f32 ? k.tensor() : kc.tensor(), values = type == Type::f32 ? v.tensor() : vc.tensor();
+          if (a.keys == 1) q = random(1, a.heads * a.d);
+          Mat<float> prompt(q.rows, a.heads * a.d), token(q.rows, a.heads * a.d);
+          b.ops->attention_causal(prompt.tensor(), q.tensor(), keys, values, a.heads, a.kv_heads, a.keys - q.rows);
+          for (int64_t t = 0; t < q.rows; ++t) {
+            const int64_t past = a.keys - q.rows + t;
+            b.ops->attention_causal(token.tensor().row_range(t, 1), q.tensor().row_range(t, 1), keys.row_range(0, past + 1), values.row_range(0, past + 1), a.heads, a.kv_heads, past);
+          }
+          CHECK_MESSAGE(token.same_bits(prompt), b.label << ", " << a.heads << " heads on " << a.kv_heads << ", " << a.keys << " keys of " << bg::type_name(type));
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("attention_causal: caches of bf16 and q8_0, within the bound on the values that they hold") {
   const int64_t T = 70, past = 61, heads = 4, kv_heads = 2;
   for (const auto& [type, d] : std::vector<std::pair<Type, int64_t>>{{Type::bf16, 17}, {Type::bf16, 64}, {Type::q8_0, 32}, {Type::q8_0, 128}}) {

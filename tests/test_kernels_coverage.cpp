@@ -79,6 +79,8 @@ TEST_CASE("coverage: lazy greedy, with and without the matrix, equals the plain 
       Choice expected(k);
       for (const Backend& b : backends()) {
         if (b.label == "ref") continue;
+        // A fiber per thread takes its time: large shapes only with rows that repeat, whose columns tie.
+        if (b.label.rfind("emulated", 0) == 0 && L > 150 && std::string(kind) != "duplicated") continue;
         std::vector<float> e;
         const Choice lazy = select(*b.ops, v.tensor(), t.tensor(), k, &e);
         if (isa != b.ops->name()) expected = plain(e, m, L, k);

@@ -41,6 +41,13 @@ void attend(const Context& c, const AttendArgs& args, const AttendRow* rows, int
   c.isa.attention->finish(rows, states, args.d, count);
 }
 
+// Of one token: memory is read best where all heads of a row come together, but each thread should get its share.
+int64_t heads_side_by_side(int64_t kv_heads, int64_t spans, int64_t threads) {
+  int64_t wide = kv_heads < kFewHeads ? kv_heads : kFewHeads;
+  while (wide > 1 && divide_up(kv_heads, wide) * spans < threads) wide = divide_up(wide, 2);
+  return wide;
+}
+
 int64_t spans_of(int64_t keys) { return divide_up(keys, kSpanKeys); }
 
 // body(head, part, args, thread) for each of `heads` sets of keys and each of `parts` sets of rows that share them. Where several calls share keys, these are
@@ -88,17 +95,25 @@ void attention_causal(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, 
   const auto fill_rows = [&](AttendRow* to, int64_t head, int64_t r0, int64_t r1) { fill(to, o, q, 0, head * G * d, d, G, r0, r1, keys); };
   const int64_t spans = spans_of(past + q.rows);
 
-  // Few rows over many keys: a unit is a span of one head, and leaves its state.
+  // Few rows over many keys: a unit is a span of one head, or of some heads side by side, and leaves their states.
   const size_t floats = size_t(divide_up(rows, 16) * attend_state(d));
-  if (per_head == 1 && spans > 1 && kv_heads < 8 * c.threads.count() && size_t(kv_heads * spans) * floats * sizeof(float) <= kPackedBytes) {
+  const auto args_of = [&](int64_t head) { return attend_args(c, k, v, 0, 1, head, d); };
+  const bool few = q.rows == 1 && c.isa.attention->are_few(args_of(0), G);
+  if (per_head == 1 && (few || (spans > 1 && kv_heads < 8 * c.threads.count())) && size_t(kv_heads * spans) * floats * sizeof(float) <= kPackedBytes) {
     const std::lock_guard<std::mutex> turn(c.packed_turn);
     auto* states = reinterpret_cast<float*>(c.packed);
-    const auto state = [&](int64_t head, int64_t span) { return states + size_t(head * spans + span) * floats; };
-    c.threads.run(kv_heads * spans, [&](int64_t unit, int thread) {
-      const int64_t head = unit % kv_heads, span = unit / kv_heads;
+    const auto state = [&](int64_t head, int64_t span) { return states + size_t(span * kv_heads + head) * floats; };
+    const int64_t wide = few ? heads_side_by_side(kv_heads, spans, c.threads.count()) : 1;
+    c.threads.run(divide_up(kv_heads, wide) * spans, [&](int64_t unit, int thread) {
+      const int64_t groups = divide_up(kv_heads, wide), head = unit % groups * wide, span = unit / groups, here = kv_heads - head < wide ? kv_heads - head : wide;
       AttendRow block[kAttendRows];
-      fill_rows(block, head, 0, rows);
-      c.isa.attention->sums(state(head, span), attend_args(c, k, v, 0, 1, head, d), block, rows, span, span + 1, c.scratch_of(thread));
+      if (few) {
+        fill(block, o, q, 0, head * G * d, d, here * G, 0, here * G, keys);
+        c.isa.attention->sums_few(state(head, span), args_of(head), block, here, G, span, c.scratch_of(thread));
+      } else {
+        fill_rows(block, head, 0, rows);
+        c.isa.attention->sums(state(head, span), args_of(head), block, rows, span, span + 1, c.scratch_of(thread));
+      }
     });
     c.threads.run(kv_heads, [&](int64_t head, int) {
       AttendRow block[kAttendRows];
@@ -108,7 +123,6 @@ void attention_causal(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, 
     });
     return;
   }
-  const auto args_of = [&](int64_t head) { return attend_args(c, k, v, 0, 1, head, d); };
   share_keys(c, kv_heads, per_head, past + q.rows, args_of, [&](int64_t head, int64_t unit, const AttendArgs& args, int thread) {
     const int64_t part = per_head - 1 - unit;  // the longest rows first: the short ones fill the gaps at the end
     const int64_t r0 = part * each, r1 = rows - r0 < each ? rows : r0 + each;

@@ -12,6 +12,7 @@ namespace bg::cpu {
 constexpr int64_t kAttendRows = 384;     // the most query rows in one call: they share what is made of the keys
 constexpr int64_t kSpanKeys = 512;       // keys of a span, counted from key 0; each is summed from nothing, then joined to those before it
 constexpr int64_t kHeadDimMax = 256;
+constexpr int64_t kFewRows = 4, kFewHeads = 8;
 
 struct AttendRow {
   const float* q;                        // (d)
@@ -39,6 +40,10 @@ struct AttentionIsa {
   void (*pack)(float* to, const AttendArgs& a, int64_t span, int64_t keys);  // keys: of the whole cache
   // The state of the rows after spans [first, last) alone. scratch: kAttendScratch bytes, 64-byte aligned.
   void (*sums)(float* states, const AttendArgs& a, const AttendRow* rows, int64_t count, int64_t first, int64_t last, char* scratch);
+  // The same for one token and one span, of up to kFewHeads kv heads side by side with `count` rows each, from the first on, where are_few: the same bits. states:
+  // one of each head.
+  bool (*are_few)(const AttendArgs& a, int64_t count);
+  void (*sums_few)(float* states, const AttendArgs& a, const AttendRow* rows, int64_t heads, int64_t count, int64_t span, char* scratch);
   // states of earlier spans ∪= one later span's.
   void (*join)(float* states, const float* span, int64_t d, int64_t count);
   // o and log_sum of the rows.

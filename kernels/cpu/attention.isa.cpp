@@ -10,6 +10,7 @@
 
 #include <math.h>
 
+#include "kernels/cpu/attention_few.h"
 #include "kernels/cpu/attention_state.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/simd.h"
@@ -29,7 +30,6 @@ constexpr int kVectors = 1, kTileKeys = 6;  // 24 + 4 + 1 of 32
 #else
 constexpr int kVectors = 1, kTileKeys = 2;
 #endif
-constexpr int64_t kBlockKeys = 64;  // of the online softmax
 static_assert(kSpanKeys % kBlockKeys == 0 && kAttendRows % (16 * kVectors) == 0 && 16 * kVectors <= kMostGroupRows);
 
 // ---- float --------------------------------------------------------------------------------------------------------------------------------
@@ -218,6 +218,7 @@ struct FloatPath {
     some_values<kTileKeys - 1, N>(d - j, states + 16 * j, step, z, f, keys.v + j, keys.v_stride, sight);
   }
 };
+static_assert(kFewScratch * sizeof(float) <= kAttendScratch);
 static_assert((FloatPath::kScratch + kAttendRows * kHeadDimMax + 2 * FloatPath::kBlock * kHeadDimMax) * sizeof(float) + kAttendStates <= kAttendScratch);
 
 int64_t packed_floats(const AttendArgs& a) {
@@ -243,6 +244,6 @@ void sums(float* states, const AttendArgs& a, const AttendRow* rows, int64_t cou
 
 }  // namespace
 
-const AttentionIsa attention = {packed_floats, pack, sums, join, finish};
+const AttentionIsa attention = {packed_floats, pack, sums, are_few, sums_few, join, finish};
 
 }  // namespace bg::cpu::BG_ISA

@@ -14,6 +14,8 @@ int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t within(int64_t a, int64_t most) { return a < 0 ? 0 : a < most ? a : most; }
 int64_t sixteens(int64_t rows) { return (rows + 15) / 16; }
 
+constexpr int64_t kBlockKeys = 64;  // of the online softmax in float
+
 // Rows that go through a block of keys together.
 struct Group {
   int64_t row, count, fewest, most;  // the fewest and the most keys that one of them sees

@@ -92,34 +92,36 @@ __device__ __forceinline__ void attend_rows_span(FloatState<C>& total, float* qu
                                                  int64_t column, int d, float scale, int mine, const Limits& limits) {
   float *const tile = queries + kOwnRows * W * kRowPitch<C>, *const weights = tile + kRowKeys * kRowPitch<C>;
   const int lane = int(threadIdx.x % 32);
+  float* const scores = weights + lane * kRowWeightPitch<W> + own;  // of the lane's key in each 32: z, then p
   const auto to_tile = [&](int r, int j, float4 x) { *reinterpret_cast<float4*>(tile + r * kRowPitch<C> + j) = x; };
-  float z[kSpanKeys / kRowKeys][kOwnRows];
   int limit[kOwnRows];
-  SIMT_UNROLL for (int t = 0; t < kSpanKeys / kRowKeys; ++t) {
-    const int key0 = first + t * kRowKeys;
-    SIMT_UNROLL for (int r = 0; r < kOwnRows; ++r) z[t][r] = -INFINITY;
-    if (key0 >= end) continue;
+  float top[kOwnRows];
+  SIMT_UNROLL for (int r = 0; r < kOwnRows; ++r) top[r] = -INFINITY;
+  for (int key0 = first; key0 < end && key0 < first + kSpanKeys; key0 += kRowKeys) {
     __syncthreads();
     load_rows<kRowKeys, 32 * C, 32 * W>(k, base + key0, base + end, column, d, to_tile);
     __syncthreads();
     if (mine <= 0) continue;
-    dots<C>(z[t], queries + own * kRowPitch<C>, tile + lane * kRowPitch<C>, d);
+    float z[kOwnRows];
+    dots<C>(z, queries + own * kRowPitch<C>, tile + lane * kRowPitch<C>, d);
     limits(limit, key0);
-    SIMT_UNROLL for (int r = 0; r < kOwnRows; ++r) z[t][r] = lane < limit[r] ? z[t][r] * scale : -INFINITY;
+    SIMT_UNROLL for (int r = 0; r < kOwnRows; ++r) {
+      const float seen = lane < limit[r] ? z[r] * scale : -INFINITY;
+      scores[(key0 - first) * kRowWeightPitch<W> + r] = seen;
+      top[r] = fmaxf(top[r], seen);
+    }
   }
   FloatState<C> span;
   clear(span);
   SIMT_UNROLL for (int r = 0; r < kOwnRows; ++r) {
     if (r >= mine) continue;
-    float top = z[0][r];
-    SIMT_UNROLL for (int t = 1; t < kSpanKeys / kRowKeys; ++t) top = fmaxf(top, z[t][r]);
-    span.m[r] = over_lanes_most(top);
+    span.m[r] = over_lanes_most(top[r]);
     const float from = span.m[r] == -INFINITY ? 0.0f : span.m[r];
     float sum = 0;
-    SIMT_UNROLL for (int t = 0; t < kSpanKeys / kRowKeys; ++t) {
-      const float p = expf(z[t][r] - from);
+    for (int key0 = first; key0 < end && key0 < first + kSpanKeys; key0 += kRowKeys) {
+      float& p = scores[(key0 - first) * kRowWeightPitch<W> + r];
+      p = expf(p - from);
       sum += p;
-      weights[(t * kRowKeys + lane) * kRowWeightPitch<W> + own + r] = p;
     }
     span.l[r] = over_lanes_sum(sum);
   }

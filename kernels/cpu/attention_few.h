@@ -1,0 +1,220 @@
+// Attention of one token, whose query heads share a kv head: at most four rows that see the same keys. Sixteen lanes of rows would be mostly empty, so lanes are
+// keys in the scores and columns in the sums. A score is still one chain over j, a column of o one chain over the keys, Σ p one over the keys, in the order of
+// attention.isa.cpp: the same bits, so that a prompt may be cut into single tokens.
+// Included by attention.isa.cpp only.
+#pragma once
+#include "kernels/cpu/attention_state.h"
+
+namespace bg::cpu::BG_ISA {
+namespace {
+
+#if BG_AVX512
+constexpr int kFewVectors = 2;  // vectors of keys, or of columns, side by side: 4 · 2 accumulators hide the latency
+#else
+constexpr int kFewVectors = 1;
+#endif
+constexpr int64_t kFewKeys = 16 * kFewVectors;  // that are taken at a time
+static_assert(kBlockKeys % kFewKeys == 0);
+
+// to[16·i + s] = row_s[i], s, i < 16.
+#if BG_AVX512
+template <class T>
+BG_INLINE void columns_of(float* to, const T* const* row, int64_t j) {
+  V a[16];
+  BG_UNROLL for (int s = 0; s < 16; ++s) a[s] = load(row[s] + j);
+  BG_ISA::transpose(a);
+  BG_UNROLL for (int i = 0; i < 16; ++i) store(to + 16 * i, a[i]);
+}
+#elif BG_AVX2
+BG_INLINE __m256 eight(const float* p) { return _mm256_loadu_ps(p); }
+BG_INLINE __m256 eight(const Bf16* p) { return widen(p); }
+template <class T>
+BG_INLINE void columns_of(float* to, const T* const* row, int64_t j) {
+  BG_UNROLL for (int s = 0; s < 16; s += 8) {
+    BG_UNROLL for (int i = 0; i < 16; i += 8) {
+      __m256 a[8], b[8];
+      BG_UNROLL for (int r = 0; r < 8; ++r) a[r] = eight(row[s + r] + j + i);
+      BG_UNROLL for (int r = 0; r < 8; r += 2) {
+        b[r] = _mm256_unpacklo_ps(a[r], a[r + 1]);
+        b[r + 1] = _mm256_unpackhi_ps(a[r], a[r + 1]);
+      }
+      BG_UNROLL for (int r = 0; r < 8; r += 4) {
+        a[r] = _mm256_shuffle_ps(b[r], b[r + 2], 0x44);
+        a[r + 1] = _mm256_shuffle_ps(b[r], b[r + 2], 0xee);
+        a[r + 2] = _mm256_shuffle_ps(b[r + 1], b[r + 3], 0x44);
+        a[r + 3] = _mm256_shuffle_ps(b[r + 1], b[r + 3], 0xee);
+      }
+      BG_UNROLL for (int r = 0; r < 4; ++r) {
+        _mm256_storeu_ps(to + 16 * (i + r) + s, _mm256_permute2f128_ps(a[r], a[4 + r], 0x20));
+        _mm256_storeu_ps(to + 16 * (i + 4 + r) + s, _mm256_permute2f128_ps(a[r], a[4 + r], 0x31));
+      }
+    }
+  }
+}
+#else
+template <class T>
+BG_INLINE void columns_of(float* to, const T* const* row, int64_t j) {
+  for (int64_t s = 0; s < 16; ++s) {
+    float x[16];
+    store(x, load(row[s] + j));
+    for (int64_t i = 0; i < 16; ++i) to[16 * i + s] = x[i];
+  }
+}
+#endif
+
+// One after the other: where `count` rows from row s on can be read as T, those behind them being the last again. Q8_0 becomes floats in `spare`.
+template <class T>
+BG_INLINE void rows_at(const T** row, const char* at, size_t stride, Type type, int64_t count, int64_t d, float* spare) {
+  for (int64_t i = 0; i < kFewKeys; ++i) {
+    const int64_t there = i < count ? i : count - 1;
+    if (type == Type::q8_0 && i == there) floats_of_q8_0(spare + i * d, reinterpret_cast<const BlockQ8_0*>(at + size_t(i) * stride), d);
+    row[i] = type == Type::q8_0 ? reinterpret_cast<const T*>(spare + there * d) : reinterpret_cast<const T*>(at + size_t(there) * stride);
+  }
+}
+
+// z_rs = Σ_j k_sj·q_rj, ascending j. z: rows kBlockKeys apart; panel: kFewKeys · d floats.
+template <int R, class T>
+__attribute__((noinline)) void few_dots(float* z, const float* const* q, const T* const* keys, int64_t d, float* panel) {
+  for (int n = 0; n < kFewVectors; ++n) {
+    for (int64_t j = 0; j < d; j += 16) columns_of(panel + 16 * (n * d + j), keys + 16 * n, j);
+  }
+  V acc[R][kFewVectors];
+  BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < kFewVectors; ++n) acc[r][n] = splat(0.0f);
+  for (int64_t j = 0; j < d; ++j) {
+    V k[kFewVectors];
+    BG_UNROLL for (int n = 0; n < kFewVectors; ++n) k[n] = load(panel + 16 * (n * d + j));
+    BG_UNROLL for (int r = 0; r < R; ++r) {
+      const V a = splat(q[r][j]);
+      BG_UNROLL for (int n = 0; n < kFewVectors; ++n) acc[r][n] = madd(k[n], a, acc[r][n]);
+    }
+  }
+  BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < kFewVectors; ++n) store(z + r * kBlockKeys + 16 * n, acc[r][n]);
+}
+
+// o_r = o_r·f_r + Σ_s p_rs·v_s, ascending s. o: rows d apart.
+template <int R, int N, class T>
+BG_INLINE void few_columns(float* o, const float* p, const float* f, const T* const* v, int64_t count, int64_t d, int64_t j) {
+  V acc[R][N];
+  BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < N; ++n) acc[r][n] = mul(load(o + r * d + j + 16 * n), splat(f[r]));
+  for (int64_t s = 0; s < count; ++s) {
+    V x[N];
+    BG_UNROLL for (int n = 0; n < N; ++n) x[n] = load(v[s] + j + 16 * n);
+    BG_UNROLL for (int r = 0; r < R; ++r) {
+      const V a = splat(p[r * kBlockKeys + s]);
+      BG_UNROLL for (int n = 0; n < N; ++n) acc[r][n] = madd(x[n], a, acc[r][n]);
+    }
+  }
+  BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < N; ++n) store(o + r * d + j + 16 * n, acc[r][n]);
+}
+template <int R, class T>
+__attribute__((noinline)) void few_values(float* o, const float* p, const float* f, const T* const* v, int64_t count, int64_t d) {
+  int64_t j = 0;
+  for (; j + 16 * kFewVectors <= d; j += 16 * kFewVectors) few_columns<R, kFewVectors>(o, p, f, v, count, d, j);
+  for (; j < d; j += 16) few_columns<R, 1>(o, p, f, v, count, d, j);
+}
+
+// z → p in place; m and l of the state (a row per lane), and f, what the sums are to be multiplied by.
+template <int R>
+void few_soften(float* z, float* state, int64_t d, float scale, int64_t count, float* f) {
+  float largest[16], minus[16], sum[16] = {};
+  store(largest, splat(-INFINITY));
+  for (int r = 0; r < R; ++r) {
+    float* row = z + r * kBlockKeys;
+    for (int64_t s = count; s % 16 != 0; ++s) row[s] = -INFINITY;
+    V most = splat(-INFINITY);
+    for (int64_t s = 0; s < count; s += 16) most = max(load(row + s), most);
+    float lane[16];
+    store(lane, most);
+    for (const float x : lane) largest[r] = x > largest[r] ? x : largest[r];
+  }
+  const V by = splat(scale), m = load(largest_of(state, d)), larger = max(mul(load(largest), by), m), factors = factor(m, larger);
+  store(f, factors);
+  store(minus, sub(splat(0.0f), larger));
+  store(largest_of(state, d), larger);
+  for (int r = 0; r < R; ++r) {
+    float* row = z + r * kBlockKeys;
+    for (int64_t s = 0; s < count; s += 16) store(row + s, exp_negative(madd(load(row + s), by, splat(minus[r]))));
+  }
+  for (int64_t s = 0; s < count; ++s) {
+    BG_UNROLL for (int r = 0; r < R; ++r) sum[r] += z[r * kBlockKeys + s];
+  }
+  store(total_of(state, d), madd(load(total_of(state, d)), factors, load(sum)));
+}
+
+// Rows of keys or values, of some heads side by side.
+struct FewRows {
+  const char* at;
+  size_t stride, bytes;  // from one row to the next; of one row
+
+  // Asks the second cache for part n of `parts` of kFewKeys rows from row s on. In the order of memory: rows of one head alone lie far apart.
+  void fetch(int64_t s, int64_t n, int64_t parts) const {
+    const char* row = at + size_t(s + kFewKeys * n / parts) * stride;
+    for (int64_t i = kFewKeys * n / parts; i < kFewKeys * (n + 1) / parts; ++i, row += stride) {
+      for (size_t j = 0; j < bytes; j += 64) __builtin_prefetch(row + j, 0, 2);
+    }
+  }
+};
+
+// Scratch, in floats: z and o of all heads, a panel, kFewKeys rows of floats.
+constexpr int64_t kFewScratch = kFewHeads * kFewRows * (kBlockKeys + kHeadDimMax) + 2 * kFewKeys * kHeadDimMax;
+
+template <int R, class T>
+void sums_of_few(float* states, const AttendArgs& a, const AttendRow* rows, int64_t heads, int64_t count, int64_t span, float* scratch) {
+  const int64_t d = a.d, step = attend_state(d), end = least((span + 1) * kSpanKeys, rows[0].keys);
+  const size_t head_bytes = stored_bytes(a.type, d);
+  const FewRows keys{static_cast<const char*>(a.k), a.k_stride, head_bytes * size_t(heads)}, values{static_cast<const char*>(a.v), a.v_stride, keys.bytes};
+  float *z = scratch, *o = z + heads * R * kBlockKeys, *panel = o + heads * R * d, *spare = panel + kFewKeys * d;
+  const float ones[16] = {1, 1, 1, 1};
+  const T* row[kFewKeys];
+  for (int64_t h = 0; h < heads; ++h) begin(states + h * step, d, span == 0 ? a.zeros : 0);
+  memset(o, 0, size_t(heads * R * d) * sizeof(float));
+  for (int64_t s0 = span * kSpanKeys; s0 < end; s0 += kBlockKeys) {
+    const int64_t block = least(kBlockKeys, end - s0);
+    for (int64_t s = 0; s < block; s += kFewKeys) {
+      for (int64_t h = 0; h < heads; ++h) {
+        s + kFewKeys < block ? keys.fetch(s0 + s + kFewKeys, h, heads) : values.fetch(s0, h, heads);
+        const float* q[R];
+        for (int64_t r = 0; r < R; ++r) q[r] = rows[h * count + least(r, count - 1)].q;
+        rows_at(row, keys.at + size_t(s0 + s) * keys.stride + size_t(h) * head_bytes, keys.stride, a.type, least(kFewKeys, block - s), d, spare);
+        few_dots<R>(z + h * R * kBlockKeys + s, q, row, d, panel);
+      }
+    }
+    float f[kFewHeads][16];
+    for (int64_t h = 0; h < heads; ++h) few_soften<R>(z + h * R * kBlockKeys, states + h * step, d, a.scale, block, f[h]);
+    for (int64_t s = 0; s < block; s += kFewKeys) {
+      const int64_t here = least(kFewKeys, block - s);
+      for (int64_t h = 0; h < heads; ++h) {
+        s + kFewKeys < block ? values.fetch(s0 + s + kFewKeys, h, heads) : keys.fetch(s0 + kBlockKeys, h, heads);
+        rows_at(row, values.at + size_t(s0 + s) * values.stride + size_t(h) * head_bytes, values.stride, a.type, here, d, spare);
+        few_values<R>(o + h * R * d, z + h * R * kBlockKeys + s, s == 0 ? f[h] : ones, row, here, d);
+      }
+    }
+  }
+  for (int64_t h = 0; h < heads; ++h) {
+    for (int64_t r = 0; r < count; ++r) {
+      for (int64_t j = 0; j < d; ++j) states[h * step + 16 * j + r] = o[(h * R + r) * d + j];
+    }
+  }
+}
+
+void sums_few(float* states, const AttendArgs& a, const AttendRow* rows, int64_t heads, int64_t count, int64_t span, char* scratch) {
+  const auto with = [&](auto as) {
+    using T = decltype(as);
+    auto* floats = reinterpret_cast<float*>(scratch);
+    if (count == 1) return sums_of_few<1, T>(states, a, rows, heads, count, span, floats);
+    if (count == 2) return sums_of_few<2, T>(states, a, rows, heads, count, span, floats);
+    sums_of_few<kFewRows, T>(states, a, rows, heads, count, span, floats);
+  };
+  if (a.type == Type::bf16) return with(Bf16{});
+  with(float{});
+}
+
+bool are_few(const AttendArgs& a, int64_t count) {
+#if BG_AMX
+  if (a.precision == Precision::fast) return false;  // its tiles have bits of their own
+#endif
+  return count <= kFewRows && a.d % 16 == 0;
+}
+
+}  // namespace
+}  // namespace bg::cpu::BG_ISA
