@@ -326,73 +326,121 @@ void tile_k(float* sums, const PackedRows& x, int64_t m0, int64_t j0, const Chun
   }
 }
 
-// One row: the codes go from the panel into the products without a stop, so that reading never waits for work. The same numbers in the same order.
-void row_q4_k(float* sums, const PackedRows& x, const char* group, int64_t groups) {
-  const I low4 = splat_i(0x0f0f0f0f);
-  const char* codes = x.codes;
+// ---- one row ----------------------------------------------------------------------------------------------------------------------------
+// The codes go from the panel into the products without a stop, so that reading never waits for work. The same numbers in the same order as in tiles.
+
+// The row alone, so that it lies close together: of the sixteen side by side it has one number in each line.
+struct OneRow {
+  const char* codes;            // D
+  const float* d;               // [b]
+  const int32_t *sums, *pairs;  // [b] or [16·b + …]; [4·b + …]
+};
+
+// In `room`, of kLinearScratch bytes: false where it does not fit.
+bool one_row(OneRow& row, const Rows& x, Type type, char* room) {
+  const PackedRows from = packed_rows(x, type, 0);
+  const int64_t D = packed_inputs(x.D), scales = type == Type::q8_0 ? D / 32 : D / 256, sums = type == Type::q8_0 ? D / 32 : D / 16, pairs = type == Type::q8_0 ? 0 : D / 64;
+  if (size_t(D + 4 * (scales + sums + pairs)) > kLinearScratch) return false;
+  auto* d = reinterpret_cast<float*>(room + D);
+  auto* to_sums = reinterpret_cast<int32_t*>(d + scales);
+  int32_t* to_pairs = to_sums + sums;
+  for (int64_t i = 0; i < D / 64; ++i) memcpy(room + 64 * i, from.codes + 1024 * i, 64);
+  for (int64_t i = 0; i < scales; ++i) d[i] = from.d[16 * i];
+  for (int64_t i = 0; i < sums; ++i) to_sums[i] = from.sums[16 * i];
+  for (int64_t i = 0; i < pairs; ++i) to_pairs[i] = from.pairs[16 * i];
+  row = {room, d, to_sums, to_pairs};
+  return true;
+}
+
+void row_q8_0(float* sums, const OneRow& x, const char* group, int64_t inputs) {
   V sum = splat(0.0f);
-  for (int64_t g = 0; g < groups; ++g, group += 2304, codes += 4096) {
+  for (int64_t b = 0; 32 * b < inputs; b += 2, group += 1088) {
+    __builtin_prefetch(group + kAhead + 1024);
+    BG_UNROLL for (int half = 0; half < 2; ++half) {
+      if (32 * (b + half) >= inputs) break;
+      I s = start_biased(x.sums[b + half]);
+      BG_UNROLL for (int i = 0; i < 8; ++i) {
+        const char* line = group + 512 * half + 64 * i;
+        __builtin_prefetch(line + kAhead);
+        s = dot4_biased(s, load_i(line), broadcast(x.codes + 32 * (b + half) + 4 * i));
+      }
+      sum = madd(to_float(s), mul(load(reinterpret_cast<const F16*>(group + 1024) + 16 * half), splat(x.d[b + half])), sum);
+    }
+  }
+  store(sums, sum);
+}
+
+void row_q4_k(float* sums, const OneRow& x, const char* group, int64_t inputs) {
+  const I low4 = splat_i(0x0f0f0f0f);
+  V sum = splat(0.0f);
+  for (int64_t g = 0; 256 * g < inputs; ++g, group += 2304) {
     BG_UNROLL for (int i = 0; i < 4; ++i) __builtin_prefetch(group + kAhead + 64 * i);
     const V d = load(reinterpret_cast<const F16*>(group)), dmin = load(reinterpret_cast<const F16*>(group) + 16);
     const I z0 = load_i(group + 64), z1 = load_i(group + 128), z2 = load_i(group + 192);
     alignas(64) float scales[8 * 16];
     I mins[4];
     q4_k_all_scales(z0, z1, z2, d, scales, mins);
-    const int32_t* pairs = x.pairs + 64 * g;
     I s = zero_i();
-    BG_UNROLL for (int i = 0; i < 4; ++i) s = dot2(s, mins[i], splat_i(pairs[16 * i]));
+    BG_UNROLL for (int i = 0; i < 4; ++i) s = dot2(s, mins[i], splat_i(x.pairs[4 * g + i]));
     V part = mul(sub(splat(0.0f), dmin), to_float(s));
     BG_UNROLL for (int c = 0; c < 4; ++c) {
+      const char* codes = x.codes + 256 * g + 64 * c;
       I even = zero_i(), odd = zero_i();
       BG_UNROLL for (int i = 0; i < 8; ++i) {
         const char* line = group + 256 + 64 * (8 * c + i);
         __builtin_prefetch(line + kAhead);
         const I q = load_i(line);
-        even = dot4_small_at(even, and_i(q, low4), codes + 1024 * c + 4 * i);
-        odd = dot4_small_at(odd, high_codes(q), codes + 1024 * c + 32 + 4 * i);
+        even = nibbles(even, and_i(q, low4), codes + 4 * i);
+        odd = nibbles(odd, high_codes(q), codes + 32 + 4 * i);
       }
-      part = madd(to_float(even), load(scales + 16 * (2 * c)), part);
-      part = madd(to_float(odd), mul(load(scales + 16 * (2 * c + 1)), splat(kHighUnit)), part);
+      part = madd(to_float(sum_nibbles(even)), load(scales + 16 * (2 * c)), part);
+      part = madd(to_float(sum_nibbles(odd)), mul(load(scales + 16 * (2 * c + 1)), splat(kHighUnit)), part);
     }
-    sum = madd(part, splat(x.d[16 * g]), sum);
+    sum = madd(part, splat(x.d[g]), sum);
   }
   store(sums, sum);
 }
 
-void row_q6_k(float* sums, const PackedRows& x, const char* group, int64_t groups) {
-  const I low4 = splat_i(0x0f0f0f0f), high2 = splat_i(0x30303030);
-  const char* codes = x.codes;
+// Codes of four inputs in quarter p of 128: low four bits from `low`, high two from `high`.
+template <int p>
+BG_INLINE I q6_k_codes(const char* low, const char* high) {
+  const I a = load_i(low), c = load_i(high), low4 = splat_i(0x0f0f0f0f), high2 = splat_i(0x30303030);
+  const I up = p == 0 ? shl<4>(c) : p == 1 ? shl<2>(c) : p == 2 ? c : shr<2>(c);
+  return or_i(and_i(p % 2 == 0 ? a : shr<4>(a), low4), and_i(up, high2));
+}
+
+// part += what sub-blocks 2p and 2p + 1 of half a group give. One after the other: sums of all eight would not fit the registers of AVX2.
+template <int p>
+BG_INLINE V q6_k_quarter(V part, const char* low, const char* high, const char* codes, const int32_t* starts, V d, const char* scales) {
+  BG_UNROLL for (int k = 0; k < 2; ++k) {
+    I s = splat_i(starts[2 * p + k]);
+    BG_UNROLL for (int i = 4 * k; i < 4 * k + 4; i += 2) {
+      const char *l = low + 512 * (p / 2) + 64 * i, *h = high + 64 * i;
+      s = dot4_pair(s, q6_k_codes<p>(l, h), q6_k_codes<p>(l + 64, h + 64), codes + 32 * p + 4 * i);
+    }
+    constexpr int first = 2 * p % 4;
+    const I z = load_i(scales + 64 * (p / 2)), scale = shr_signed<24>(k == 0 ? shl<24 - 8 * first>(z) : shl<16 - 8 * first>(z));
+    part = madd(to_float(s), mul(d, to_float(scale)), part);
+  }
+  return part;
+}
+
+void row_q6_k(float* sums, const OneRow& x, const char* group, int64_t inputs) {
   V sum = splat(0.0f);
-  for (int64_t g = 0; g < groups; ++g, group += 3392, codes += 4096) {
+  for (int64_t g = 0; 256 * g < inputs; ++g, group += 3392) {
     BG_UNROLL for (int i = 0; i < 5; ++i) __builtin_prefetch(group + kAhead + 64 * i);
     const V d = load(reinterpret_cast<const F16*>(group));
-    const int32_t* starts = x.sums + 256 * g;
     V part = splat(0.0f);
     BG_UNROLL for (int h = 0; h < 2; ++h) {
-      I s[8];  // sub-block 8h + k: half k % 2 of 32 inputs k / 2
-      BG_UNROLL for (int k = 0; k < 8; ++k) s[k] = splat_i(starts[16 * (8 * h + k)]);
-      BG_UNROLL for (int i = 0; i < 8; ++i) {
-        const char *l0 = group + 320 + 64 * (16 * h + i), *l1 = l0 + 512, *hi = group + 320 + 2048 + 64 * (8 * h + i);
-        __builtin_prefetch(l0 + kAhead);
-        __builtin_prefetch(l1 + kAhead);
-        __builtin_prefetch(hi + kAhead);
-        const I a = load_i(l0), b = load_i(l1), c = load_i(hi);
-        const char* at = codes + 2048 * h + 4 * i;
-        const int k = i / 4;
-        s[k] = dot4_small_at(s[k], or_i(and_i(a, low4), and_i(shl<4>(c), high2)), at);
-        s[2 + k] = dot4_small_at(s[2 + k], or_i(and_i(shr<4>(a), low4), and_i(shl<2>(c), high2)), at + 32);
-        s[4 + k] = dot4_small_at(s[4 + k], or_i(and_i(b, low4), and_i(c, high2)), at + 1024);
-        s[6 + k] = dot4_small_at(s[6 + k], or_i(and_i(shr<4>(b), low4), and_i(shr<2>(c), high2)), at + 1024 + 32);
-      }
-      BG_UNROLL for (int i = 0; i < 2; ++i) {
-        const I z = load_i(group + 64 + 64 * (2 * h + i));
-        part = madd(to_float(s[4 * i]), mul(d, to_float(shr_signed<24>(shl<24>(z)))), part);
-        part = madd(to_float(s[4 * i + 1]), mul(d, to_float(shr_signed<24>(shl<16>(z)))), part);
-        part = madd(to_float(s[4 * i + 2]), mul(d, to_float(shr_signed<24>(shl<8>(z)))), part);
-        part = madd(to_float(s[4 * i + 3]), mul(d, to_float(shr_signed<24>(z))), part);
-      }
+      const char *low = group + 320 + 1024 * h, *high = group + 320 + 2048 + 512 * h, *codes = x.codes + 256 * g + 128 * h, *scales = group + 64 + 128 * h;
+      for (int i = 0; i < 24; ++i) __builtin_prefetch(group + 320 + kAhead + 64 * (24 * h + i));
+      const int32_t* starts = x.sums + 16 * g + 8 * h;
+      part = q6_k_quarter<0>(part, low, high, codes, starts, d, scales);
+      part = q6_k_quarter<1>(part, low, high, codes, starts, d, scales);
+      part = q6_k_quarter<2>(part, low, high, codes, starts, d, scales);
+      part = q6_k_quarter<3>(part, low, high, codes, starts, d, scales);
     }
-    sum = madd(part, splat(x.d[16 * g]), sum);
+    sum = madd(part, splat(x.d[g]), sum);
   }
   store(sums, sum);
 }
@@ -429,10 +477,10 @@ void tile_rows(int64_t rows, Type type, float* sums, const PackedRows& x, int64_
 }  // namespace
 
 void group_int8(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch) {
-  if (x.count == 1 && w.type != Type::q8_0 && w.layout == Layout::panels) {
-    const PackedRows row = packed_rows(x, w.type, 0);
-    for (int64_t n = 0; n < count; ++n)
-      (w.type == Type::q4_k ? row_q4_k : row_q6_k)(sums + 16 * n, row, static_cast<const char*>(w.data) + size_t(first + n) * chunk_bytes(w.type, x.D), x.D / 256);
+  OneRow row;
+  if (x.count == 1 && w.layout == Layout::panels && one_row(row, x, w.type, scratch)) {
+    const auto product = w.type == Type::q8_0 ? row_q8_0 : w.type == Type::q4_k ? row_q4_k : row_q6_k;
+    for (int64_t n = 0; n < count; ++n) product(sums + 16 * n, row, static_cast<const char*>(w.data) + size_t(first + n) * chunk_bytes(w.type, x.D), x.D);
     return;
   }
   for_passes(x.count, count, kTilePanels, x.D, kInt8Inputs, [&](int64_t n, int64_t panels, int64_t j0, int64_t len) {

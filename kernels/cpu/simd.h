@@ -311,8 +311,31 @@ BG_INLINE I dot4_small_at(I sum, I w, const char* a) {
 constexpr float kHighUnit = 1;
 BG_INLINE I high_codes(I q) { return and_i(shr<4>(q), splat_i(0x0f0f0f0f)); }
 #endif
+#if BG_AVX2
+BG_INLINE __m256i four_at(const char* a) {
+  int32_t four;
+  memcpy(&four, a, 4);
+  return _mm256_set1_epi32(four);
+}
+BG_INLINE I dot4_pair(I sum, I w, I v, const char* a) {
+  const __m256i x = four_at(a), y = four_at(a + 4);
+  return {add_pairs(sum.a, _mm256_add_epi16(_mm256_maddubs_epi16(w.a, x), _mm256_maddubs_epi16(v.a, y))),
+          add_pairs(sum.b, _mm256_add_epi16(_mm256_maddubs_epi16(w.b, x), _mm256_maddubs_epi16(v.b, y)))};
+}
+BG_INLINE I nibbles(I sum, I w, const char* a) {
+  const __m256i x = four_at(a);
+  return {_mm256_add_epi16(sum.a, _mm256_maddubs_epi16(w.a, x)), _mm256_add_epi16(sum.b, _mm256_maddubs_epi16(w.b, x))};
+}
+BG_INLINE I sum_nibbles(I sum) { return {add_pairs(_mm256_setzero_si256(), sum.a), add_pairs(_mm256_setzero_si256(), sum.b)}; }
+#else
+BG_INLINE I dot4_pair(I sum, I w, I v, const char* a) { return dot4_small_at(dot4_small_at(sum, w, a), v, a + 4); }
+BG_INLINE I nibbles(I sum, I w, const char* a) { return dot4_small_at(sum, w, a); }
+BG_INLINE I sum_nibbles(I sum) { return sum; }
+#endif
 // sum + Σ of four byte products in each lane:
 //   dot4_small   w unsigned and at most 63 (AVX2 adds pairs in 16 bits), a signed
+//   dot4_pair    two of dot4_small: codes at a and the four behind them
+//   nibbles      w at most 15: up to eight, in 16 bits where that saves instructions, until sum_nibbles
 //   dot4_biased  w is a signed code plus 128; where the instruction takes it as it is, the sum begins with start_biased(−128·Σ a)
 // dot2: sum + Σ of two products of signed 16-bit numbers.
 #endif
