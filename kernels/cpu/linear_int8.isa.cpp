@@ -17,7 +17,7 @@ namespace {
 #if BG_AVX512
 constexpr int kTileRows = 6, kTilePanels = 2;  // 12 integer + 12 float accumulators + 2 + 1 operands of 32 registers
 #elif BG_AVX2
-constexpr int kTileRows = 2, kTilePanels = 1;  // 4 + 4 + 4 + 2 of 16
+constexpr int kTileRows = 3, kTilePanels = 1;  // 6 + 6 + 2 + 2 of 16
 #elif BG_I8MM
 constexpr int kTileRows = 4, kTilePanels = 1;  // pairs of rows
 #else
@@ -208,8 +208,11 @@ BG_INLINE I broadcast(const char* codes) {
   return splat_i(four);
 }
 
-// s += the byte products of `count` lines of N panels and M rows of codes (64 bytes from one row to the next). biased: codes of weights plus 128.
-template <int M, int N, bool biased>
+// What codes of weights are: plus 128, at most 63, at most 15.
+enum Codes { kBiased, kSixBits, kNibbles };
+
+// s += the byte products of `count` lines of N panels and M rows of codes (64 bytes from one row to the next), count even; nibbles: 8 lines, s = 0 before.
+template <int M, int N, Codes kind>
 BG_INLINE void dots(I (&s)[M][N], const char* lines, size_t stride, const char* codes, int count) {
 #if BG_I8MM
   if constexpr (M % 2 == 0) {
@@ -223,7 +226,7 @@ BG_INLINE void dots(I (&s)[M][N], const char* lines, size_t stride, const char* 
         const int8x16_t a = vcombine_s8(vld1_s8(reinterpret_cast<const int8_t*>(codes + 64 * m + 4 * k)), vld1_s8(reinterpret_cast<const int8_t*>(codes + 64 * m + 64 + 4 * k)));
         BG_UNROLL for (int i = 0; i < 4; ++i) {
           int32x4_t first = int_at(lines + 64 * k + 16 * i), second = int_at(lines + 64 * k + 64 + 16 * i);
-          if (biased) first = unbias(first), second = unbias(second);
+          if (kind == kBiased) first = unbias(first), second = unbias(second);
           sum[2 * i] = vmmlaq_s32(sum[2 * i], a, vreinterpretq_s8_s32(vzip1q_s32(first, second)));
           sum[2 * i + 1] = vmmlaq_s32(sum[2 * i + 1], a, vreinterpretq_s8_s32(vzip2q_s32(first, second)));
         }
@@ -234,12 +237,31 @@ BG_INLINE void dots(I (&s)[M][N], const char* lines, size_t stride, const char* 
     return;
   }
 #endif
+#if BG_AVX2
+  if constexpr (kind != kBiased) {  // 16 bits hold two products of six bits, or eight of nibbles
+    constexpr int kStep = kind == kSixBits ? 2 : 1;
+    BG_UNROLL for (int i = 0; i < count; i += kStep) {
+      BG_UNROLL for (int n = 0; n < N; ++n) {
+        const char* line = lines + size_t(n) * stride + 64 * i;
+        const I q = load_i(line), next = load_i(line + 64 * (kStep - 1));
+        BG_UNROLL for (int m = 0; m < M; ++m) {
+          const char* a = codes + 64 * m + 4 * i;
+          s[m][n] = kind == kNibbles ? nibbles(s[m][n], q, a) : dot4_pair(s[m][n], q, next, a);
+        }
+      }
+    }
+    if constexpr (kind == kNibbles) {
+      BG_UNROLL for (int m = 0; m < M; ++m) BG_UNROLL for (int n = 0; n < N; ++n) s[m][n] = sum_nibbles(s[m][n]);
+    }
+    return;
+  }
+#endif
   BG_UNROLL for (int i = 0; i < count; ++i) {
     I q[N];
     BG_UNROLL for (int n = 0; n < N; ++n) q[n] = load_i(lines + size_t(n) * stride + 64 * i);
     BG_UNROLL for (int m = 0; m < M; ++m) {
       const I a = broadcast(codes + 64 * m + 4 * i);
-      BG_UNROLL for (int n = 0; n < N; ++n) s[m][n] = biased ? dot4_biased(s[m][n], q[n], a) : dot4_small(s[m][n], q[n], a);
+      BG_UNROLL for (int n = 0; n < N; ++n) s[m][n] = kind == kBiased ? dot4_biased(s[m][n], q[n], a) : dot4_small(s[m][n], q[n], a);
     }
   }
 }
@@ -260,7 +282,7 @@ void tile_q8_0(float* sums, const PackedRows& x, int64_t m0, int64_t j0, const C
       const I start = start_biased(x.sums[16 * at + m0 + m]);
       BG_UNROLL for (int n = 0; n < N; ++n) s[m][n] = start;
     }
-    dots<M, N, true>(s, lines, w.stride, codes, 8);
+    dots<M, N, kBiased>(s, lines, w.stride, codes, 8);
     V d[N];
     BG_UNROLL for (int n = 0; n < N; ++n) d[n] = load(reinterpret_cast<const F16*>(scales + size_t(n) * w.stride));
     BG_UNROLL for (int m = 0; m < M; ++m) {
@@ -310,7 +332,7 @@ void tile_k(float* sums, const PackedRows& x, int64_t m0, int64_t j0, const Chun
         const I start = q4 ? zero_i() : splat_i(x.sums[16 * (kScales * at + b) + m0 + m]);
         BG_UNROLL for (int n = 0; n < N; ++n) s[m][n] = start;
       }
-      dots<M, N, false>(s, codes + 16 * kInputs * b, w.stride, activations + 1024 * (b * kInputs / 64) + b * kInputs % 64, kInputs / 4);
+      dots<M, N, q4 ? kNibbles : kSixBits>(s, codes + 16 * kInputs * b, w.stride, activations + 1024 * (b * kInputs / 64) + b * kInputs % 64, kInputs / 4);
       BG_UNROLL for (int n = 0; n < N; ++n) {
         const V scale = load(reinterpret_cast<const float*>(reinterpret_cast<const char*>(scales) + size_t(n) * w.stride) + 16 * b);
         BG_UNROLL for (int m = 0; m < M; ++m) part[m][n] = madd(to_float(s[m][n]), scale, part[m][n]);
@@ -467,7 +489,7 @@ void tile_rows(int64_t rows, Type type, float* sums, const PackedRows& x, int64_
 #elif BG_I8MM
     case 2: return tile<2, N>(type, sums, x, m0, j0, w, resume);
     case 3: return tile<3, N>(type, sums, x, m0, j0, w, resume);
-#elif !BG_AVX2
+#else
     case 2: return tile<2, N>(type, sums, x, m0, j0, w, resume);
 #endif
     default: return tile<kTileRows, N>(type, sums, x, m0, j0, w, resume);
