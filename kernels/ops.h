@@ -14,7 +14,7 @@
 //   threads, any tiling and any split of the rows (a row's result never depends on which other rows are in the call).
 // - u = 2^-24 for float, 2^-53 for double. A bound c·n·u·Σ|terms| is against exact arithmetic on the given inputs, to first order in u (a sum of n
 //   products in any order: n·u·Σ|terms|), where nothing overflows; an intermediate below 2^-120 may count as 0.
-// - No operation allocates memory: scratch is passed in, its size asked for before, or belongs to the table (fixed_bytes). ref keeps a row of weights of its own.
+// - No operation allocates memory: scratch is passed in, its size asked for before, or belongs to the table (fixed_bytes). ref keeps a row of weights, or of logits, of its own.
 // - Several threads may call one table at a time on memory of their own.
 #pragma once
 #include <cstddef>
@@ -98,8 +98,16 @@ struct CoverageReport {
 struct Likeliest {
   int32_t id = 0;       // of the largest logit, the lowest on a tie
   double logprob = 0;   // ln softmax(logits)_id
-  bool finite = true;   // whether every logit is; else id and logprob mean nothing
+  bool finite = true;   // whether every logit is; else the others mean nothing
+  double logit = 0;     // the largest
 };
+
+// One of the largest of a row of logits.
+struct Candidate {
+  double logit = 0;
+  int32_t id = 0;
+};
+constexpr int64_t kMostCandidates = 1024;
 
 class Ops {
  public:
@@ -117,6 +125,9 @@ class Ops {
   // Tables whose memory the host cannot read. Weights, norms and biases given to operations must then lie in memory of theirs.
   virtual bool on_device() const { return false; }
   virtual void upload(void* to, const void* from, size_t bytes);  // host to the backend's memory; `from` may change afterwards
+  // So many bytes of the device through which products of many rows take weights that stay with the host, rather than read them over the bus again and again (never
+  // more than once). The same bits; where the device has not so much, or a piece is too small, they are read where they lie.
+  virtual void take_pieces(size_t bytes) { (void)bytes; }
   // Around the operations of one token after the other: each time the same ones on the same tensors, but for what the host gives (ids, write) and `past` of
   // rotate_into_cache and attention_causal, which is this one. A device keeps them as one graph. Nothing may be read in between. forget_steps: other tensors now.
   virtual void begin_step(int64_t past) { (void)past; }
@@ -206,6 +217,12 @@ class Ops {
   virtual void products(Tensor y, Tensor a, Tensor b) = 0;
   virtual void scale(Tensor y, double a) = 0;  // y *= a, a rounded to type(). Bound 2·u·|y|
   virtual Likeliest likeliest(Tensor logits) = 0;  // (1, V); e^x and their sum in double: logprob within (V + 8)·2^-53·(1 + max − min)
+  // found[0 … k): the k largest of logits (1, V), falling, the lowest id first on a tie (−0 is 0); k ≤ min(V, kMostCandidates). Returns what their shares are of:
+  // Σ_i e^((x_i − max)/temperature) over the whole row, in double, in an order that V fixes: relatively within (V + 8 + 2·(max − min)/temperature)·2^-53.
+  // 0: a logit is not finite, and found means nothing.
+  virtual double candidates(Candidate* found, Tensor logits, int64_t k, double temperature) = 0;
+  // Of (1, V), for n ids, each once: x_id /= penalty where it is above 0, else x_id *= penalty; in double, at most the largest finite number, rounded once to type().
+  virtual void penalise(Tensor logits, const int32_t* ids, int64_t n, double penalty) = 0;
 
   // ConceptSelector's scores (MODEL.md §3b): y_l = ln max(1e-8, 1/H·Σ_h max_c p_{l,h,c}), p = softmax over the rows l of column (h, c) of z.
   // y (L, 1), z (L, H·C) with column h·C + c, overwritten. Sums in double, in an order that the shapes fix. A column that holds a NaN counts as p = 0.

@@ -129,6 +129,10 @@ uint64_t prompt_workspace(const Model& m, const SelectorChoice& s, const Ops& re
   for (const std::unique_ptr<Medium>& medium : media) select = std::max(select, select_workspace(m, s, real, *medium, text_rows));
   const Tensor logits = arena.tensor(logit_rows, c.vocab);
   const uint64_t standing = arena.peak();
+  {
+    Arena::Scope scope(arena);
+    arena.tensor(1, c.vocab);  // next_token
+  }
   Chunk shape;
   const int64_t T = std::max(std::min(tokens, chunk), logit_rows), V = std::min(visual, T);
   shape.ids.resize(size_t(T));
@@ -179,6 +183,10 @@ DevicePlan plan_device(const Model& m, const SessionOptions& o, const Ops& ops, 
   const uint64_t work = std::max(encode_workspace(m, s, ops, medium), prompt_workspace(m, s, ops, kv_type, chunk, chunk, chunk, 0, 1, {}));
   const uint64_t own = KvCache::bytes(kv_type, m.config.text, o.context) + medium_bytes(m, s, ops, medium) + work + ops.fixed_bytes();
   plan.for_weights = plan.vram > own ? plan.vram - own : 0;
+  plan.weights = DeviceWeights::plan(m.weights, m.config, plan.for_weights);
+  if (plan.weights.host == 0) return plan;
+  plan.pieces = std::min<uint64_t>(kMostPieceBytes, (plan.weights.device + plan.weights.host) / 8);
+  plan.for_weights -= std::min(plan.for_weights, plan.pieces);
   plan.weights = DeviceWeights::plan(m.weights, m.config, plan.for_weights);
   return plan;
 }
@@ -280,6 +288,7 @@ MemoryPlan Session::plan_of(uint64_t media, uint64_t workspace, uint64_t pixels)
 
 // What this backend multiplies with. First asked for when a plan has been accepted, because a file in rows may be packed now.
 const Weights& Session::weights() {
+  if (!weights_ && device_.pieces > 0) ops_->take_pieces(device_.pieces);
   if (!weights_)
     weights_ = ops_->on_device() ? &model_->on_device(options_.backend, options_.threads, device_.for_weights, options_.callbacks).weights()
                : is_cpu(*ops_)   ? &model_->in_panels(options_.threads, options_.callbacks)
@@ -543,11 +552,10 @@ Chunk Session::make_chunk(const Run& run, const std::vector<Cell>& cells, const 
 void Session::generate(const Run& run, Tensor logits, int64_t next_position, const Generation& generation, const std::function<bool(const std::string&)>& on_text) {
   const Model& m = *model_;
   const std::vector<int32_t>& stop = m.config.tokens.stop;
-  const Sampling& sampling = generation.sampling;
-  const bool greedy = sampling.temperature == 0 && sampling.repetition_penalty == 1;  // the backend finds the token; a device need not give back all logits
-  std::vector<double> values(size_t(greedy ? 0 : m.config.text.vocab));
-  std::vector<int32_t> seen;
+  std::vector<int32_t> seen;  // each once, ascending
   for (const Cell& cell : cached_) seen.push_back(cell.id);
+  std::sort(seen.begin(), seen.end());
+  seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
   run.ops.forget_steps();
   Utf8Stream stream;
   const auto say = [&](const std::string& piece) {
@@ -556,15 +564,15 @@ void Session::generate(const Run& run, Tensor logits, int64_t next_position, con
   };
   while (true) {
     double logprob = 0;
-    if (!greedy) run.ops.read(values.data(), logits);
-    const int32_t id = greedy ? greedy_token(run.ops.likeliest(logits), &logprob) : sample(values, sampling, seen, answer_.ids.size(), &logprob);
+    const int32_t id = next_token(run, logits, generation.sampling, seen, answer_.ids.size(), &logprob);
     if (std::find(stop.begin(), stop.end(), id) != stop.end()) {
       answer_.stopped = true;
       break;
     }
     answer_.ids.push_back(id);
     answer_.logprobs.push_back(logprob);
-    seen.push_back(id);
+    const auto place = std::lower_bound(seen.begin(), seen.end(), id);
+    if (place == seen.end() || *place != id) seen.insert(place, id);
     if (!m.tokenizer.is_control(id) && !say(stream.push(m.tokenizer.bytes(id)))) break;
     if (int64_t(answer_.ids.size()) == generation.max_tokens || cache_->used == options_.context) break;
     run.step("answer", int64_t(answer_.ids.size()), generation.max_tokens);

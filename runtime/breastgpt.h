@@ -269,7 +269,7 @@ typedef struct bg_memory_plan {
   uint64_t kv_cache, media, workspace, pixels;
   uint64_t total;      /* what the session takes for itself: all but weights */
   uint64_t packed_weights; /* in total; matrices in panels, made by the model's first CPU session for all when its file has them in rows */
-  uint64_t device_total, device_weights; /* of a GPU's memory: KV cache, media, workspace and weights; these weights alone. total is then the host's */
+  uint64_t device_total, device_weights; /* of a GPU's memory: KV cache, media, workspace, weights, and room through which host_weights come; these weights alone. total is then the host's */
   uint64_t host_weights;   /* in total; weights that do not fit the GPU */
 } bg_memory_plan;
 /* One turn of a fresh session with these media, a system text (or NULL) and a question. */

@@ -1,5 +1,5 @@
 // The weights in the memory of a GPU, once for all sessions of a model on it: matrices in panels, as the kernels read them (kernels/panels.h), norms and biases.
-// What does not fit stays in host memory that the GPU reads over the bus: what an answer needs least often first (weights.h, all_of), so with too little memory
+// What does not fit stays in host memory that the GPU reads over the bus (products of many rows once, in pieces: kernels/cuda/host_pieces.h): what an answer needs least often first (weights.h, all_of), so with too little memory
 // pictures slow down before tokens do.
 // Errors: DeviceError; Error{too_large} where neither memory suffices.
 #pragma once

@@ -39,6 +39,8 @@ class PlanOps : public Ops {
   void products(Tensor, Tensor, Tensor) override {}
   void scale(Tensor, double) override {}
   Likeliest likeliest(Tensor) override { return {}; }
+  double candidates(Candidate*, Tensor, int64_t, double) override { return 1; }
+  void penalise(Tensor, const int32_t*, int64_t, double) override {}
   size_t concept_scratch(int64_t columns) const override { return real_.concept_scratch(columns); }
   void concept_scores(Tensor, Tensor, int64_t, void*) override {}
   size_t coverage_scratch(int64_t L, int64_t D, int64_t m, int64_t k, size_t allowed) const override { return real_.coverage_scratch(L, D, m, k, allowed); }

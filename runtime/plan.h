@@ -18,6 +18,7 @@ struct DevicePlan {
   uint64_t vram = 0;            // bytes for both
   uint64_t for_weights = 0;     // of these, what weights may take
   DeviceWeights::Bytes weights; // and where they go then
+  uint64_t pieces = 0;          // through which products of many rows take weights that stay with the host; 0: none do
 };
 
 struct MemoryPlan {
@@ -30,17 +31,19 @@ struct MemoryPlan {
   bool on_device = false;  // KV cache, media and workspace lie in a GPU's memory, and so do
   uint64_t device_weights = 0;  // weights; shared by the model's sessions on that GPU
   uint64_t host_weights = 0;    // what of them did not fit, in host memory
+  uint64_t pieces = 0;          // of the GPU, through which they come
   uint64_t staging = 0;         // host memory on the way to the GPU
   void take(const DevicePlan& device) {
     on_device = true;
     device_weights = device.weights.device;
     host_weights = device.weights.host;
+    pieces = device.pieces;
     staging = kStagingBytes;
   }
   // What a session takes of the host beside the file: the preparation of pixels is over before the stage with the largest workspace begins only for one picture,
   // so both are counted.
   uint64_t total() const { return on_device ? host_weights + staging + pixels : packed + kv_cache + media + workspace + pixels; }
-  uint64_t device_total() const { return on_device ? device_weights + kv_cache + media + workspace : 0; }
+  uint64_t device_total() const { return on_device ? device_weights + pieces + kv_cache + media + workspace : 0; }
 };
 
 }  // namespace bg

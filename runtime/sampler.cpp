@@ -27,69 +27,73 @@ double uniform(uint64_t seed, uint64_t counter) {
 
 namespace {
 
-[[noreturn]] void refuse() {
-  throw Error(Status::internal, "the model produced a logit that is not a finite number; run `breastgpt verify` on the weights");
-}
+double share(const Candidate& c, const Candidate& first, const Sampling& s) { return std::exp((c.logit - first.logit) / s.temperature); }
 
-double log_sum_exp(const std::vector<double>& x, double top) {
-  double sum = 0;
-  for (double v : x) sum += std::exp(v - top);
-  return top + std::log(sum);
-}
-
-int32_t draw(const std::vector<double>& logits, const Sampling& s, double u) {
-  std::vector<int32_t> order(logits.size());
-  std::iota(order.begin(), order.end(), 0);
-  const auto before = [&](int32_t a, int32_t b) { return logits[size_t(a)] != logits[size_t(b)] ? logits[size_t(a)] > logits[size_t(b)] : a < b; };
-  const size_t k = s.top_k > 0 ? std::min(size_t(s.top_k), order.size()) : order.size();
-  std::partial_sort(order.begin(), order.begin() + int64_t(k), order.end(), before);
-  order.resize(k);
-
-  std::vector<double> p(k);
-  double sum = 0;
-  for (size_t i = 0; i < k; ++i) sum += p[i] = std::exp((logits[size_t(order[i])] - logits[size_t(order[0])]) / s.temperature);
+// What u draws of the distribution whose n likeliest tokens, in falling order, are c, with shares of `sum`. whole: these are all that may be drawn. −1: it
+// takes the tokens behind them to know.
+int32_t draw(const std::vector<Candidate>& c, bool whole, double sum, const Sampling& s, double u) {
   // top-p: the shortest prefix whose share reaches top_p; the first token always stays.
-  double kept = 0;
-  size_t n = 0;
-  do kept += p[n++];
-  while (n < k && kept < s.top_p * sum);
+  size_t n = c.size();
+  double kept = sum;
+  if (s.top_p < 1) {
+    n = 0, kept = 0;
+    do kept += share(c[n++], c[0], s);
+    while (n < c.size() && kept < s.top_p * sum);
+    if (kept < s.top_p * sum && !whole) return -1;
+  }
   double target = u * kept;
   for (size_t i = 0; i < n; ++i) {
-    target -= p[i];
-    if (target < 0) return order[i];
+    target -= share(c[i], c[0], s);
+    if (target < 0) return c[i].id;
   }
-  return order[n - 1];
+  return s.top_p < 1 || whole ? c[n - 1].id : -1;  // by rounding alone
+}
+
+// The `kept` largest of all logits, on the host: what a backend's candidates are the beginning of.
+std::vector<Candidate> sort_all(Ops& ops, Tensor logits, int64_t kept) {
+  std::vector<double> values(size_t(logits.cols));
+  ops.read(values.data(), logits);
+  std::vector<Candidate> c;
+  for (int64_t j = 0; j < logits.cols; ++j) c.push_back({values[size_t(j)], int32_t(j)});
+  std::partial_sort(c.begin(), c.begin() + kept, c.end(), [](const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.id < b.id; });
+  c.resize(size_t(kept));
+  return c;
+}
+
+// Of the top_k largest logits, or of all. Where the distribution is so flat that the candidates do not suffice, or top_k asks for more of them, all are sorted here.
+int32_t sample(Ops& ops, Tensor logits, const Sampling& s, double u) {
+  const int64_t V = logits.cols, kept = s.top_k > 0 ? std::min(s.top_k, V) : V;
+  std::vector<Candidate> c(size_t(std::min(kept, kMostCandidates)));
+  const double all = ops.candidates(c.data(), logits, int64_t(c.size()), s.temperature);
+  const bool whole = int64_t(c.size()) == kept;
+  const auto sum = [&] { return s.top_k == 0 ? all : std::accumulate(c.begin(), c.end(), 0.0, [&](double t, const Candidate& x) { return t + share(x, c[0], s); }); };
+  if (whole || s.top_k == 0) {
+    const int32_t id = draw(c, whole, sum(), s, u);
+    if (id >= 0) return id;
+  }
+  c = sort_all(ops, logits, kept);
+  return draw(c, true, sum(), s, u);
 }
 
 }  // namespace
 
-int32_t greedy_token(const Likeliest& found, double* logprob) {
-  if (!found.finite) refuse();
-  *logprob = found.logprob;
-  return found.id;
-}
-
-int32_t sample(std::vector<double>& logits, const Sampling& s, const std::vector<int32_t>& seen, uint64_t counter, double* logprob) {
-  for (double v : logits)
-    if (!std::isfinite(v)) refuse();
-  const double top = *std::max_element(logits.begin(), logits.end());
-  const double norm = log_sum_exp(logits, top);
-  const auto finish = [&](int32_t id, double logit) {
-    *logprob = logit - norm;
-    return id;
-  };
-  const std::vector<double> untouched = s.repetition_penalty != 1 ? logits : std::vector<double>();
+int32_t next_token(const Run& run, Tensor logits, const Sampling& s, const std::vector<int32_t>& seen, uint64_t counter, double* logprob) {
+  const Likeliest top = run.ops.likeliest(logits);
+  if (!top.finite) throw Error(Status::internal, "the model produced a logit that is not a finite number; run `breastgpt verify` on the weights");
+  *logprob = top.logprob;
+  if (s.temperature == 0 && s.repetition_penalty == 1) return top.id;
+  Arena::Scope scope(run.arena);
+  Tensor z = logits;
   if (s.repetition_penalty != 1) {
-    std::vector<int32_t> once = seen;
-    std::sort(once.begin(), once.end());
-    once.erase(std::unique(once.begin(), once.end()), once.end());
-    for (int32_t id : once) {
-      double& v = logits[size_t(id)];
-      v = v > 0 ? v / s.repetition_penalty : v * s.repetition_penalty;
-    }
+    z = run.arena.tensor(1, logits.cols);
+    run.ops.copy(z, logits);
+    run.ops.penalise(z, seen.data(), int64_t(seen.size()), s.repetition_penalty);
   }
-  const int32_t id = s.temperature == 0 ? int32_t(std::max_element(logits.begin(), logits.end()) - logits.begin()) : draw(logits, s, uniform(s.seed, counter));
-  return finish(id, untouched.empty() ? logits[size_t(id)] : untouched[size_t(id)]);
+  const int32_t id = s.temperature == 0 ? run.ops.likeliest(z).id : sample(run.ops, z, s, uniform(s.seed, counter));
+  double logit = 0;
+  run.ops.read(&logit, logits.col_range(id, 1));
+  *logprob += logit - top.logit;
+  return id;
 }
 
 }  // namespace bg

@@ -1,10 +1,10 @@
 // Logits → the next token, MODEL.md §6. Greedy: arg max, lowest id on a tie. Sampling: repetition penalty, temperature, top-k, top-p in that order,
-// with a counter-based generator, so that a seed gives the same text whatever ran before.
+// with a counter-based generator, so that a seed gives the same text whatever ran before. The backend finds the largest logits and the sum over all; the host draws.
 #pragma once
 #include <cstdint>
 #include <vector>
 
-#include "kernels/ops.h"
+#include "runtime/run.h"
 
 namespace bg {
 
@@ -21,11 +21,9 @@ void check_sampling(const Sampling& s);  // throws Error{invalid_argument}
 // Uniform in [0, 1): the 53 top bits of a mix of seed and counter.
 double uniform(uint64_t seed, uint64_t counter);
 
-// The token of temperature 0. Throws Error{internal} when a logit was not finite.
-int32_t greedy_token(const Likeliest& found, double* logprob);
-
-// logits: (V), may be changed (penalty). seen: ids of the sequence so far. counter: how many tokens were sampled before.
-// logprob: natural logarithm of softmax(logits)[token] of the untouched logits.
-int32_t sample(std::vector<double>& logits, const Sampling& s, const std::vector<int32_t>& seen, uint64_t counter, double* logprob);
+// The token after logits (1, V), which the backend keeps; they stay as they are. seen: ids of the sequence so far, each once. counter: how many tokens were sampled before.
+// logprob: natural logarithm of softmax(logits)[token], of the model's own distribution. With a repetition penalty run.arena holds (1, V) more for the time.
+// Throws Error{internal} when a logit is not finite.
+int32_t next_token(const Run& run, Tensor logits, const Sampling& s, const std::vector<int32_t>& seen, uint64_t counter, double* logprob);
 
 }  // namespace bg

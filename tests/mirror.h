@@ -77,6 +77,12 @@ class Mirror : public bg::Ops {
     call({&logits}, [&] { found = device_->likeliest(logits); });
     return found;
   }
+  double candidates(bg::Candidate* found, bg::Tensor logits, int64_t k, double temperature) override {
+    double sum = 0;
+    call({&logits}, [&] { sum = device_->candidates(found, logits, k, temperature); });
+    return sum;
+  }
+  void penalise(bg::Tensor logits, const int32_t* ids, int64_t n, double penalty) override { call({&logits}, [&] { device_->penalise(logits, ids, n, penalty); }); }
   size_t concept_scratch(int64_t columns) const override { return device_->concept_scratch(columns); }
   void concept_scores(bg::Tensor y, bg::Tensor z, int64_t heads, void* scratch) override {
     call({&y, &z, {&scratch, concept_scratch(z.cols)}}, [&] { device_->concept_scores(y, z, heads, scratch); });

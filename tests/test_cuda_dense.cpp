@@ -277,3 +277,68 @@ TEST_CASE("cuda dense: with a vendor's product, what is around it lies within th
   device->release(fixed);
   CHECK_THROWS_WITH_AS(bg::emulated::make_vendor(*device), "cuBLAS: an emulated GPU has none; run without the vendor's products", bg::DeviceError);
 }
+
+TEST_CASE("cuda dense: weights that stay with the host come in pieces, each byte once, with the same bits") {
+  const std::unique_ptr<bg::Device> device = bg::make_emulated_device(2, false);
+  char* const fixed = static_cast<char*>(device->allocate(bg::emulated::kIndexBytes + bg::emulated::kScratchBytes));
+  const auto with_host = [&](Weight w) {  // the same matrix in host memory of the device's
+    const size_t bytes = bg::weight_bytes(w.type, w.rows, w.cols, w.layout);
+    void* const p = device->allocate_host(bytes);
+    std::memcpy(p, w.data, bytes);
+    w.data = p;
+    return w;
+  };
+  for (const Precision precision : {Precision::fast, Precision::float32}) {
+    bg::emulated::Context c{*device, precision, fixed, fixed + bg::emulated::kIndexBytes};
+    for (const Type type : {Type::bf16, Type::q8_0, Type::q4_k, Type::q6_k, Type::f16, Type::f32}) {
+      CAPTURE(bg::type_name(type));
+      const int64_t T = 70, N = 85, D = type == Type::q8_0 ? 96 : bg::is_quantised(type) ? 256 : 77;  // six panels, the last with five rows
+      Matrix w(type, N, D), up(type, N, D);
+      Mat<float> x = random(T, D), y = random(T, N), plain(T, N), g(T, N);
+      std::vector<float> bias(static_cast<size_t>(N));
+      for (float& v : bias) v = normal();
+      const Weight host_w = with_host(w.in_panels()), host_up = with_host(up.in_panels());
+      const auto run = [&](const Weight& a, const Weight& b, int64_t rows) {
+        std::vector<Mat<float>> out = {y, plain, g};
+        const Product products[] = {{out[0].tensor().row_range(0, rows), a, bias.data(), Then::add}, {out[1].tensor().row_range(0, rows), up.in_panels()}};
+        bg::emulated::linear(c, x.tensor().row_range(0, rows), products, 2);
+        bg::emulated::gated(c, out[2].tensor().row_range(0, rows), x.tensor().row_range(0, rows), a, b);
+        for (const Mat<float>& m : out) CHECK(m.guards_intact());
+        return out;
+      };
+      const auto same = [](const std::vector<Mat<float>>& a, const std::vector<Mat<float>>& b) {
+        return a[0].same_bits(b[0]) && a[1].same_bits(b[1]) && a[2].same_bits(b[2]);
+      };
+      const size_t panel = bg::panel_bytes(type, D), bytes = 6 * panel;
+      const auto expected = run(w.in_panels(), up.in_panels(), T), few = run(w.in_panels(), up.in_panels(), 32);
+      bg::emulated_piece_bytes();
+      CHECK(same(run(host_w, host_up, T), expected));
+      CHECK(bg::emulated_piece_bytes() == 0);
+      for (const size_t panels : {2, 5}) {  // of a piece: so many, half of them each of gate and up
+        c.piece_bytes = panels * ((panel + 255) / 256 * 256);
+        c.pieces = static_cast<char*>(device->allocate(bg::kHostPieces * c.piece_bytes));
+        CHECK(same(run(host_w, host_up, T), expected));
+        CHECK(bg::emulated_piece_bytes() == 3 * bytes);
+        CHECK(same(run(w.in_panels(), up.in_panels(), T), expected));
+        CHECK(same(run(host_w, host_up, 32), few));
+        CHECK(bg::emulated_piece_bytes() == 0);
+        device->release(c.pieces);
+        c.pieces = nullptr;
+      }
+      device->release_host(const_cast<void*>(host_w.data));
+      device->release_host(const_cast<void*>(host_up.data));
+    }
+  }
+  device->release(fixed);
+}
+
+TEST_CASE("cuda dense: a device knows the host memory that it gave") {
+  const std::unique_ptr<bg::Device> device = bg::make_emulated_device(1, false), other = bg::make_emulated_device(1, false);
+  char *const host = static_cast<char*>(device->allocate_host(100)), *const own = static_cast<char*>(device->allocate(100));
+  CHECK((other->is_host(host) && other->is_host(host + 99)));
+  CHECK((!other->is_host(host + 100) && !other->is_host(own)));
+  CHECK_THROWS_WITH_AS(device->copy_piece(0, own, own, 1), "a piece of weights that are not the host's", bg::DeviceError);
+  device->release_host(host);
+  CHECK(!device->is_host(host));
+  device->release(own);
+}

@@ -93,7 +93,14 @@ TEST_CASE("gpu: the same bits for any chunk, number of threads, place of the wei
       options.vram = plan().device_total();
       while (plan().device_weights == 0) options.vram += weights / 3;
       CHECK(plan().host_weights > 0);
+      CHECK(plan().pieces > 0);
+      emulated_piece_bytes();
       CHECK(look_and_ask(other, options) == whole);
+      const uint64_t copied = emulated_piece_bytes();  // of the picture: a prompt in chunks of 7 rows has none
+      CHECK((gpu == "emulated") == (copied > 0));
+      options.chunk = 64;
+      CHECK(look_and_ask(other, options) == whole);
+      CHECK((gpu == "emulated") == (emulated_piece_bytes() > copied));
     }
   }
 }
@@ -132,13 +139,18 @@ TEST_CASE("gpu: what is said token by token is what a prompt of the same tokens 
 
 TEST_CASE("gpu: sampling with a seed gives the CPU's tokens") {
   const auto model = tiny_model("tiny-8b");
-  Generation g;
-  g.max_tokens = 16;
-  g.sampling.temperature = 0.8;
-  g.sampling.top_k = 20;
-  g.sampling.seed = 7;
-  Session cpu(model, on("cpu")), gpu(model, on("emulated"));
-  CHECK(gpu.ask("Describe it.", g, {}).ids == cpu.ask("Describe it.", g, {}).ids);
+  const Sampling kinds[] = {{0.8, 20, 1, 1, 7}, {1, 0, 1, 1, 8}, {0.7, 0, 0.9, 1.3, 9}, {0, 0, 1, 1.5, 0}};
+  for (const Sampling& sampling : kinds) {
+    CAPTURE(sampling.seed);
+    Generation g;
+    g.max_tokens = 16;
+    g.sampling = sampling;
+    Session cpu(model, on("cpu")), gpu(model, on("emulated"));
+    const Answer &here = cpu.ask("Describe it.", g, {}), &there = gpu.ask("Describe it.", g, {});
+    CHECK(there.ids == here.ids);
+    REQUIRE(there.logprobs.size() == here.logprobs.size());
+    for (size_t i = 0; i < here.logprobs.size(); ++i) CHECK(std::fabs(there.logprobs[i] - here.logprobs[i]) <= 1e-4);
+  }
 }
 
 TEST_CASE("gpu: what a session takes of the GPU is what its plan said") {
@@ -155,6 +167,20 @@ TEST_CASE("gpu: what a session takes of the GPU is what its plan said") {
   const uint64_t peak = limit_emulated_memory(kEmulatedMemory) - others;
   CHECK(peak <= plan.device_total());
   CHECK(double(peak) >= 0.97 * double(plan.device_total()));
+
+  // With a part of the weights in host memory, and room for pieces of them.
+  const auto other = tiny_model("tiny-breastgpt", "bf16");
+  const auto plan_of_other = [&] { return Session::plan(*other, options, {picture.input()}, "", "Is there a mass?"); };
+  options.vram = plan.device_total();
+  while (plan_of_other().device_weights == 0) options.vram += plan.device_weights / 3;
+  const MemoryPlan parted = plan_of_other();
+  CHECK(parted.host_weights > 0);
+  CHECK(parted.pieces == plan.device_weights / 8);
+  CHECK(parted.device_total() == plan.device_total() - parted.host_weights + parted.pieces);
+  look_and_ask(other, options);
+  const uint64_t parted_peak = limit_emulated_memory(kEmulatedMemory) - others - plan.device_weights;  // the first model's weights are still there
+  CHECK(parted_peak <= parted.device_total());
+  CHECK(double(parted_peak) >= 0.97 * double(parted.device_total()));
 
   options.vram = plan.device_total() / 2 - plan.device_weights;
   Session small(model, options);

@@ -81,6 +81,8 @@ void products(const Context& c, Tensor y, Tensor a, Tensor b);  // in linear.cpp
 void scale(const Context& c, Tensor y, double a);
 size_t concept_scratch(int64_t columns);
 void concept_scores(const Context& c, Tensor y, Tensor z, int64_t heads, void* scratch);
+// sample.cpp
+double candidates(const Context& c, Candidate* found, Tensor logits, int64_t k, double temperature);
 
 // coverage.cpp
 size_t coverage_scratch(const Context& c, int64_t L, int64_t D, int64_t m, int64_t k, size_t allowed);

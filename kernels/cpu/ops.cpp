@@ -128,6 +128,8 @@ class CpuOps : public Ops {
   void products(Tensor y, Tensor a, Tensor b) override { cpu::products(c_, y, a, b); }
   void scale(Tensor y, double a) override { cpu::scale(c_, y, a); }
   Likeliest likeliest(Tensor logits) override { return ref::likeliest<float>(logits); }
+  double candidates(Candidate* found, Tensor logits, int64_t k, double temperature) override { return cpu::candidates(c_, found, logits, k, temperature); }
+  void penalise(Tensor logits, const int32_t* ids, int64_t n, double penalty) override { ref::penalise<float>(logits, ids, n, penalty); }
   size_t concept_scratch(int64_t columns) const override { return cpu::concept_scratch(columns); }
   void concept_scores(Tensor y, Tensor z, int64_t heads, void* scratch) override { cpu::concept_scores(c_, y, z, heads, scratch); }
 

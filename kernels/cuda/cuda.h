@@ -24,6 +24,8 @@ struct Context {
   const int64_t* step_past = nullptr;  // in a step: on the device, the number of tokens before it; else nullptr
   int64_t step_keys = 0;        // in a step: the most keys that this recording is for
   Vendor* vendor = nullptr;     // large products by the vendor's library, where the caller asked for it
+  char* pieces = nullptr;       // kHostPieces of piece_bytes each: through them large products take weights that stay with the host; nullptr: those are read in place
+  size_t piece_bytes = 0;       // a multiple of 256
 
   // Bytes that the host gives to an operation, in order with the kernels.
   void give(void* to, const void* from, size_t bytes) const {
@@ -78,7 +80,10 @@ void attention_dilated(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v,
 // select.cu
 size_t concept_scratch(int64_t columns);
 void concept_scores(const Context& c, Tensor y, Tensor z, int64_t heads, void* scratch);
+// sample.cu
 Likeliest likeliest(const Context& c, Tensor logits);
+double candidates(const Context& c, Candidate* found, Tensor logits, int64_t k, double temperature);
+void penalise(const Context& c, Tensor logits, const int32_t* ids, int64_t n, double penalty);
 // coverage.cu
 size_t coverage_scratch(int64_t L, int64_t D, int64_t m, int64_t k, size_t allowed);
 double coverage_select(const Context& c, int64_t* index, double* gain, Tensor v, Tensor t, int64_t k, void* scratch, size_t bytes, CoverageReport* report);

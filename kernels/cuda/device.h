@@ -27,6 +27,10 @@ struct DeviceInfo {
 // Host memory that a device may hold besides: pieces of an upload under way, what a recorded step is given.
 constexpr size_t kStagingBytes = 17 << 20;
 
+// Device memory through which large products take weights that stay with the host: one piece is multiplied while the next is copied.
+constexpr int kHostPieces = 2;
+constexpr size_t kMostPieceBytes = kHostPieces * (16 << 20);
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -36,10 +40,14 @@ class Device {
   virtual void release(void* p) = 0;
   virtual void* allocate_host(size_t bytes) = 0;  // host memory that kernels can read over the bus, and upload reads fast; nullptr when there is none left
   virtual void release_host(void* p) = 0;
+  virtual bool is_host(const void* p) = 0;        // whether it lies in such memory, of any device of its kind
 
   // In order with the kernels. upload: `from` may be changed as soon as it returns. download: waits until the bytes are there.
   virtual void upload(void* to, const void* from, size_t bytes) = 0;
   virtual void download(void* to, const void* from, size_t bytes) = 0;
+  // Memory of allocate_host into the device's, beside the kernels: after those launched before the last piece_read(piece), before those launched from now on.
+  virtual void copy_piece(int piece, void* to, const void* from, size_t bytes) = 0;
+  virtual void piece_read(int piece) = 0;         // the kernels that read it have been launched
   virtual void release_staging() = 0;             // the host memory through which uploads go (kStagingBytes at most); the next upload takes it again
   virtual void fill(void* to, int byte, size_t bytes) = 0;
   virtual void wait() = 0;                        // until everything has run
@@ -64,6 +72,7 @@ std::unique_ptr<Device> make_emulated_device(int threads, bool backward);
 void fail_emulated_launch(int64_t n);
 // They have so much memory from now on; returns the most bytes that they held since the last call.
 uint64_t limit_emulated_memory(uint64_t bytes);
+uint64_t emulated_piece_bytes();  // copied by copy_piece since the last call
 constexpr uint64_t kEmulatedMemory = uint64_t(1) << 40;  // until then
 
 }  // namespace bg

@@ -27,16 +27,23 @@ class CudaDevice : public Device {
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
     for (Slot& s : slots_) check(cudaEventCreateWithFlags(&s.read, cudaEventDisableTiming), "making an event");
     check(cudaEventCreateWithFlags(&played_, cudaEventDisableTiming), "making an event");
+    check(cudaStreamCreateWithFlags(&copies_, cudaStreamNonBlocking), "making a stream");
+    for (Piece& p : pieces_)
+      for (cudaEvent_t* e : {&p.there, &p.read}) check(cudaEventCreateWithFlags(e, cudaEventDisableTiming), "making an event");
   }
 
   ~CudaDevice() override {  // errors here were reported by what caused them
     cudaSetDevice(index_);
+    cudaStreamSynchronize(copies_);
     cudaStreamSynchronize(stream_);
     drop_recording();
     free_slots();
     for (Slot& s : slots_) cudaEventDestroy(s.read);
     cudaFreeHost(step_);
     cudaEventDestroy(played_);
+    for (Piece& p : pieces_)
+      for (const cudaEvent_t e : {p.there, p.read}) cudaEventDestroy(e);
+    cudaStreamDestroy(copies_);
     cudaStreamDestroy(stream_);
   }
 
@@ -84,6 +91,25 @@ class CudaDevice : public Device {
     cudaSetDevice(index_);
     cudaStreamSynchronize(stream_);
     cudaFreeHost(p);
+  }
+  bool is_host(const void* p) override {
+    use();
+    cudaPointerAttributes a{};
+    check(cudaPointerGetAttributes(&a, p), "asking where memory lies");
+    return a.type == cudaMemoryTypeHost;
+  }
+
+  void copy_piece(int piece, void* to, const void* from, size_t bytes) override {
+    use();
+    const Piece& p = pieces_[piece];
+    check(cudaStreamWaitEvent(copies_, p.read, 0), "waiting for a kernel");  // an event that was never recorded holds nobody up
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, copies_), "copying to it");
+    check(cudaEventRecord(p.there, copies_), "recording an event");
+    check(cudaStreamWaitEvent(stream_, p.there, 0), "waiting for a copy");
+  }
+  void piece_read(int piece) override {
+    use();
+    check(cudaEventRecord(pieces_[piece].read, stream_), "recording an event");
   }
 
   void upload(void* to, const void* from, size_t bytes) override {
@@ -178,6 +204,9 @@ class CudaDevice : public Device {
   struct Place {
     size_t at, bytes;
   };
+  struct Piece {
+    cudaEvent_t there = nullptr, read = nullptr;
+  };
 
   void use() const { check(cudaSetDevice(index_), "choosing it"); }
   void free_slots() {
@@ -207,7 +236,8 @@ class CudaDevice : public Device {
 
   int index_;
   cudaDeviceProp properties_{};
-  cudaStream_t stream_ = nullptr;
+  cudaStream_t stream_ = nullptr, copies_ = nullptr;
+  Piece pieces_[kHostPieces];
   Slot slots_[kSlots];
   int slot_ = 0;
   size_t used_ = 0;

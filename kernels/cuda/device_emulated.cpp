@@ -17,7 +17,10 @@ struct {
   std::mutex lock;
   uint64_t limit = kEmulatedMemory, held = 0, peak = 0;
   std::map<void*, size_t> blocks;
+  std::map<const char*, size_t> of_host;
 } memory;
+
+std::atomic<uint64_t> piece_bytes{0};
 
 void* take(size_t bytes) {
   void* p = nullptr;
@@ -37,6 +40,8 @@ uint64_t limit_emulated_memory(uint64_t bytes) {
   memory.peak = memory.held;
   return peak;
 }
+
+uint64_t emulated_piece_bytes() { return piece_bytes.exchange(0); }
 
 std::unique_ptr<Device> make_emulated_device(int threads, bool backward) { return std::make_unique<emulated::EmulatedDevice>(threads, backward); }
 
@@ -72,8 +77,33 @@ void EmulatedDevice::release(void* p) {
   std::free(p);
 }
 
-void* EmulatedDevice::allocate_host(size_t bytes) { return take(bytes); }
-void EmulatedDevice::release_host(void* p) { std::free(p); }
+void* EmulatedDevice::allocate_host(size_t bytes) {
+  void* p = take(bytes);
+  const std::lock_guard<std::mutex> lock(memory.lock);
+  if (p != nullptr) memory.of_host[static_cast<char*>(p)] = bytes;
+  return p;
+}
+
+void EmulatedDevice::release_host(void* p) {
+  const std::lock_guard<std::mutex> lock(memory.lock);
+  memory.of_host.erase(static_cast<char*>(p));
+  std::free(p);
+}
+
+bool EmulatedDevice::is_host(const void* p) {
+  const std::lock_guard<std::mutex> lock(memory.lock);
+  const auto behind = memory.of_host.upper_bound(static_cast<const char*>(p));
+  if (behind == memory.of_host.begin()) return false;
+  const auto at = std::prev(behind);
+  return static_cast<const char*>(p) < at->first + at->second;
+}
+
+void EmulatedDevice::copy_piece(int, void* to, const void* from, size_t bytes) {
+  if (recording_) throw DeviceError("a piece of the host's weights inside a recorded step");
+  if (!is_host(from)) throw DeviceError("a piece of weights that are not the host's");
+  std::memcpy(to, from, bytes);
+  piece_bytes += bytes;
+}
 
 void EmulatedDevice::upload(void* to, const void* from, size_t bytes) {
   if (!recording_) {

@@ -16,6 +16,9 @@ class EmulatedDevice : public Device {
   void release(void* p) override;
   void* allocate_host(size_t bytes) override;
   void release_host(void* p) override;
+  bool is_host(const void* p) override;
+  void copy_piece(int piece, void* to, const void* from, size_t bytes) override;
+  void piece_read(int) override {}
   void upload(void* to, const void* from, size_t bytes) override;
   void download(void* to, const void* from, size_t bytes) override;
   void fill(void* to, int byte, size_t bytes) override;

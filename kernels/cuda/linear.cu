@@ -17,6 +17,7 @@
 // More than kLargeRows rows go to linear_large.cu.
 // Not measured yet.
 #include "kernels/cuda/fragments.h"
+#include "kernels/cuda/host_pieces.h"
 
 namespace bg::BG_CUDA {
 namespace {
@@ -334,7 +335,7 @@ RoundedRows round(const Context& c, const Rows& x, Type type) {
 void multiply_rounded(const Context& c, Type type, Layout layout, const RoundedRows& x, const Targets& targets) {
   const Rows none{};
   if (layout == Layout::rows) return with_type(type, [&]<Type T>() { launch<T, Layout::rows, 2, 1, false>(c, none, x, targets); });
-  if (x.rows > kLargeRows) return linear_large(c, type, x, targets);
+  if (x.rows > kLargeRows) return by_pieces(c, type, x.rows, targets, [&](const Targets& t) { linear_large(c, type, x, t); });
   with_type(type, [&]<Type T>() {
     if constexpr (T == Type::bf16)  // the others would not fit the registers
       if (x.rows > 16) return launch<T, Layout::panels, 2, 4, false>(c, none, x, targets);

@@ -15,7 +15,7 @@
 //     bytes    per step of 64 × 128 out of the second cache: 4 KB of x and 8 KB (F32) … 1.1 KB (Q4_K) of w, FLOP 2^18: 21 … 50 FLOP per byte.
 //   widen_panels    matrices in rows become F32 panels in c.scratch first.
 // Not measured yet.
-#include "kernels/cuda/linear.h"
+#include "kernels/cuda/host_pieces.h"
 #include "kernels/cuda/pieces.h"
 #include "kernels/cuda/values.h"
 
@@ -291,7 +291,9 @@ void with_type(Type type, const Body& body) {
 }
 
 void multiply(const Context& c, const Rows& x, Type type, const Targets& targets) {
-  with_type(type, [&]<Type T>() { targets.gated ? multiply_panels<T, true>(c, x, targets) : multiply_panels<T, false>(c, x, targets); });
+  by_pieces(c, type, x.rows, targets, [&](const Targets& t) {
+    with_type(type, [&]<Type T>() { t.gated ? multiply_panels<T, true>(c, x, t) : multiply_panels<T, false>(c, x, t); });
+  });
 }
 
 // ---- matrices in rows: as F32 panels in scratch, some outputs at a time. Models are uploaded in panels; rows are small matrices that were computed.

@@ -1,11 +1,7 @@
-// What is chosen by its score: the likeliest token of a row of logits, and the learned selector's scores of visual tokens.
-//   likeliest       1024 logits a block of 256. V·8 bytes read in two launches (the second time out of the second cache), V double e^x: at V = 151,936
-//                   0.6 MB, 0.2 µs at 3 TB/s; the two launches, the download and, where doubles are slow (1/64: 6 µs on 128 processors), e^x take longer.
+// The learned selector's scores of visual tokens.
 //   concept_scores  32 columns × a 64th of the rows a block of 256; then 32 columns, then a row, a warp. 16 bytes a score, z being written once.
 // Not measured yet. Sums in double: of a thread, of the warps, of the blocks, each in ascending order.
 #include <math.h>
-
-#include <vector>
 
 #include "kernels/cuda/cuda.h"
 
@@ -13,68 +9,6 @@ namespace bg::BG_CUDA {
 namespace {
 
 constexpr int kThreads = 256;
-
-// Logit j as a number that orders as the logit does, and before a later one where they are equal: the largest is the choice.
-__device__ inline uint64_t key_of(float logit, int64_t j) {
-  const uint32_t bits = simt::bits_of(logit + 0.0f), ordered = bits >> 31 ? ~bits : bits | 0x80000000u;  // −0 becomes 0
-  return uint64_t(ordered) << 32 | uint32_t(~uint32_t(j));
-}
-__device__ inline float logit_of(uint64_t key) {
-  const uint32_t ordered = uint32_t(key >> 32);
-  return simt::float_of(ordered >> 31 ? ordered & 0x7fffffffu : ~ordered);
-}
-
-constexpr int kChunk = 4 * kThreads;  // logits of a block
-
-// What a block found in its logits. key: the largest; all ones where one of them is not finite.
-struct Best {
-  uint64_t key;
-  double sum;  // Σ e^(z − the largest of all)
-};
-
-// f(a, b) over a block's values, in a tree: on thread 0.
-template <class T, class F>
-__device__ inline T over_block(T value, F f) {
-  SIMT_SHARED(T, of_warp, kThreads / 32);
-  for (int o = 16; o > 0; o /= 2) value = f(value, __shfl_down_sync(0xffffffffu, value, unsigned(o)));
-  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
-  __syncthreads();
-  if (threadIdx.x > 0) return value;
-  for (int w = 1; w < kThreads / 32; ++w) value = f(value, of_warp[w]);
-  return value;
-}
-
-__device__ inline uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
-
-__global__ void __launch_bounds__(kThreads) find_largest(Best* best, const float* z, int64_t V) {
-  uint64_t most = 0;
-  bool finite = true;
-  for (int k = 0; k < 4; ++k) {
-    const int64_t j = int64_t(blockIdx.x) * kChunk + k * kThreads + threadIdx.x;
-    if (j >= V) continue;
-    finite = finite && fabsf(z[j]) <= 3.4028235e38f;
-    most = larger(most, key_of(z[j], j));
-  }
-  most = over_block(finite ? most : ~uint64_t(0), [](uint64_t a, uint64_t b) { return larger(a, b); });
-  if (threadIdx.x == 0) best[blockIdx.x].key = most;
-}
-
-__global__ void __launch_bounds__(kThreads) sum_exponentials(Best* best, const float* z, int64_t V) {
-  SIMT_SHARED(uint64_t, most, 1);
-  uint64_t mine = 0;
-  for (int64_t b = threadIdx.x; b < gridDim.x; b += kThreads) mine = larger(mine, best[b].key);
-  mine = over_block(mine, [](uint64_t a, uint64_t b) { return larger(a, b); });
-  if (threadIdx.x == 0) *most = mine;
-  __syncthreads();
-  const double largest = logit_of(*most);
-  double sum = 0;
-  for (int k = 0; k < 4; ++k) {
-    const int64_t j = int64_t(blockIdx.x) * kChunk + k * kThreads + threadIdx.x;
-    if (j < V) sum += exp(double(z[j]) - largest);
-  }
-  sum = over_block(sum, [](double a, double b) { return a + b; });
-  if (threadIdx.x == 0) best[blockIdx.x].sum = sum;
-}
 
 constexpr int kParts = 64, kColumns = 32, kLanes = kThreads / kColumns;  // of the rows; columns of a block, and threads of each
 
@@ -166,26 +100,6 @@ __global__ void __launch_bounds__(kThreads) score_rows(Rows y, Rows z, const dou
 }
 
 }  // namespace
-
-// The blocks' sums come to the host and are added there, in ascending order.
-Likeliest likeliest(const Context& c, Tensor logits) {
-  const int64_t V = logits.cols, blocks = divide_up(V, int64_t(kChunk));
-  const float* z = static_cast<const float*>(logits.data);
-  Best* on_device = reinterpret_cast<Best*>(c.scratch);
-  const dim3 grid{unsigned(blocks)};
-  BG_LAUNCH(c.device, (find_largest), grid, kThreads, 0, on_device, z, V);
-  BG_LAUNCH(c.device, (sum_exponentials), grid, kThreads, 0, on_device, z, V);
-  std::vector<Best> best(static_cast<size_t>(blocks));
-  c.device.download(best.data(), on_device, best.size() * sizeof(Best));
-  uint64_t most = 0;
-  double sum = 0;
-  for (const Best& b : best) {
-    if (b.key > most) most = b.key;
-    sum += b.sum;
-  }
-  if (most == ~uint64_t(0)) return {0, 0, false};
-  return {int32_t(~uint32_t(most)), -log(sum), true};
-}
 
 size_t concept_scratch(int64_t columns) { return size_t(columns) * (sizeof(double) + kParts * (sizeof(double) + sizeof(float))); }
 

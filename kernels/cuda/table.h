@@ -17,7 +17,10 @@ class CudaOps : public Ops {
     c_.vendor = vendor_.get();
     if (fixed_ == nullptr) throw DeviceError("no device memory for " + std::to_string(kFixed) + " bytes of scratch; free some, or use another device");
   }
-  ~CudaOps() override { device_->release(fixed_); }
+  ~CudaOps() override {
+    device_->release(c_.pieces);
+    device_->release(fixed_);
+  }
 
   size_t fixed_bytes() const override { return kFixed + (vendor_ ? kVendorBytes : 0); }
   const char* name() const override { return name_; }
@@ -27,6 +30,13 @@ class CudaOps : public Ops {
   void release(void* p, size_t) override { device_->release(p); }
   bool on_device() const override { return true; }
   void upload(void* to, const void* from, size_t bytes) override { device_->upload(to, from, bytes); }
+
+  void take_pieces(size_t bytes) override {
+    if (c_.pieces != nullptr) return;
+    c_.piece_bytes = bytes / (kHostPieces * 256) * 256;
+    c_.pieces = static_cast<char*>(device_->allocate(kHostPieces * c_.piece_bytes));
+    for (int i = 0; i < kHostPieces; ++i) device_->piece_read(i);  // no copy before the memory is clear
+  }
 
   // One recording, for tokens up to the end of a bucket of kStepBucket.
   void begin_step(int64_t past) override {
@@ -86,6 +96,8 @@ class CudaOps : public Ops {
   size_t concept_scratch(int64_t columns) const override { return BG_CUDA::concept_scratch(columns); }
   void concept_scores(Tensor y, Tensor z, int64_t heads, void* scratch) override { BG_CUDA::concept_scores(c_, y, z, heads, scratch); }
   Likeliest likeliest(Tensor logits) override { return BG_CUDA::likeliest(c_, logits); }
+  double candidates(Candidate* found, Tensor logits, int64_t k, double temperature) override { return BG_CUDA::candidates(c_, found, logits, k, temperature); }
+  void penalise(Tensor logits, const int32_t* ids, int64_t n, double penalty) override { BG_CUDA::penalise(c_, logits, ids, n, penalty); }
   size_t coverage_scratch(int64_t L, int64_t D, int64_t m, int64_t k, size_t allowed) const override { return BG_CUDA::coverage_scratch(L, D, m, k, allowed); }
   double coverage_select(int64_t* index, double* gain, Tensor v, Tensor t, int64_t k, void* scratch, size_t bytes, CoverageReport* report) override {
     return BG_CUDA::coverage_select(c_, index, gain, v, t, k, scratch, bytes, report);

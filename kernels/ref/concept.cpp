@@ -1,4 +1,4 @@
-// What the learned ConceptSelector needs beyond the common operations: a product of two activations, a factor, and the scores. The likeliest token.
+// What the learned ConceptSelector needs beyond the common operations: a product of two activations, a factor, and the scores.
 #include <cmath>
 
 #include "kernels/ref/ref.h"
@@ -22,21 +22,6 @@ template <class T>
 void scale(Tensor y, double a) {
   for (int64_t t = 0; t < y.rows; ++t)
     for (int64_t j = 0; j < y.cols; ++j) row<T>(y, t)[j] *= T(a);
-}
-
-// arg max_j z_j, the lowest on a tie, and z − ln Σ_j e^(z_j), ascending j
-template <class T>
-Likeliest likeliest(Tensor logits) {
-  const T* z = row<T>(logits, 0);
-  Likeliest best;
-  for (int64_t j = 0; j < logits.cols; ++j) {
-    best.finite = best.finite && std::isfinite(z[j]);
-    if (z[j] > z[best.id]) best.id = int32_t(j);
-  }
-  double sum = 0;
-  for (int64_t j = 0; j < logits.cols; ++j) sum += std::exp(double(z[j]) - double(z[best.id]));
-  best.logprob = double(z[best.id]) - (double(z[best.id]) + std::log(sum));
-  return best;
 }
 
 size_t concept_scratch(int64_t columns) { return 2 * size_t(columns) * sizeof(double); }
@@ -66,7 +51,6 @@ void concept_scores(Tensor y, Tensor z, int64_t heads, void* scratch) {
 #define BG_INSTANTIATE(T)                                    \
   template void products<T>(Tensor, Tensor, Tensor);         \
   template void scale<T>(Tensor, double);                    \
-  template Likeliest likeliest<T>(Tensor);                   \
   template void concept_scores<T>(Tensor, Tensor, int64_t, void*);
 BG_INSTANTIATE(float)
 BG_INSTANTIATE(double)

@@ -48,6 +48,8 @@ class RefOps : public Ops {
   void products(Tensor y, Tensor a, Tensor b) override { ref::products<T>(y, a, b); }
   void scale(Tensor y, double a) override { ref::scale<T>(y, a); }
   Likeliest likeliest(Tensor logits) override { return ref::likeliest<T>(logits); }
+  double candidates(Candidate* found, Tensor logits, int64_t k, double temperature) override { return ref::candidates<T>(found, logits, k, temperature); }
+  void penalise(Tensor logits, const int32_t* ids, int64_t n, double penalty) override { ref::penalise<T>(logits, ids, n, penalty); }
   size_t concept_scratch(int64_t columns) const override { return ref::concept_scratch(columns); }
   void concept_scores(Tensor y, Tensor z, int64_t heads, void* scratch) override { ref::concept_scores<T>(y, z, heads, scratch); }
 

@@ -1,5 +1,5 @@
 // The definition of every operation (contract and bounds: kernels/ops.h), for T = float and double: plain loops, one thread, no intrinsics.
-// A row of weights is read into a small buffer of its own; nothing else is allocated.
+// A row of weights is read into a small buffer of its own, logits are sorted in one; nothing else is allocated.
 // Where kernels/cpu/ differs from these beyond the bound, these are right.
 // Not here: speed.
 #pragma once
@@ -44,9 +44,13 @@ template <class T> void attention_causal(Tensor o, Tensor q, Tensor k, Tensor v,
 template <class T> void attention_dilated(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, const Dilation* pairs, int64_t n);
 template <class T> void products(Tensor y, Tensor a, Tensor b);
 template <class T> void scale(Tensor y, double a);
-template <class T> Likeliest likeliest(Tensor logits);
 size_t concept_scratch(int64_t columns);
 template <class T> void concept_scores(Tensor y, Tensor z, int64_t heads, void* scratch);
+
+// sample.cpp
+template <class T> Likeliest likeliest(Tensor logits);
+template <class T> double candidates(Candidate* found, Tensor logits, int64_t k, double temperature);
+template <class T> void penalise(Tensor logits, const int32_t* ids, int64_t n, double penalty);
 
 // coverage.cpp
 template <class T> size_t coverage_scratch(int64_t L, int64_t D, int64_t m);
