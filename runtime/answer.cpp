@@ -191,6 +191,13 @@ DevicePlan plan_device(const Model& m, const SessionOptions& o, const Ops& ops, 
   return plan;
 }
 
+// Half of what nothing else is planned for goes to the similarity matrix of a selection: a slide of many tiles is chosen from several times as fast with it, and
+// the other half has room for what grows with the tiles beside it.
+uint64_t coverage_memory(const DevicePlan& plan) {
+  const uint64_t left = plan.for_weights > plan.weights.device ? plan.for_weights - plan.weights.device : 0;
+  return std::max<uint64_t>(kCoverageMemory, left / 2);
+}
+
 }  // namespace
 
 std::unique_ptr<Ops> make_ops(const std::string& backend, int threads, Precision precision, bool cublas) {
@@ -224,7 +231,9 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
       prompt_(model_->config, model_->tokenizer) {
   check_options(*model_, options_, *ops_);
   if (!options_.trace_folder.empty()) trace_ = std::make_unique<Trace>(options_.trace_folder, options_.trace_data);
-  if (ops_->on_device()) device_ = plan_device(*model_, options_, *ops_, selector_, kv_type_);
+  if (!ops_->on_device()) return;
+  device_ = plan_device(*model_, options_, *ops_, selector_, kv_type_);
+  selector_.memory = coverage_memory(device_);
 }
 
 Session::~Session() {
@@ -234,13 +243,17 @@ Session::~Session() {
 MemoryPlan Session::plan(const Model& m, const SessionOptions& options, const std::vector<MediumInput>& inputs, const std::string& system, const std::string& question) {
   const std::unique_ptr<Ops> ops = make_ops(options.backend, options.threads, options.precision, options.cublas);
   check_options(m, options, *ops);
-  const SelectorChoice s = choose_selector(m, options.selector);
+  SelectorChoice s = choose_selector(m, options.selector);
   const Prompt prompt(m.config, m.tokenizer);
   MemoryPlan plan;
   const Type kv_type = choose_kv_type(options, *ops, m.config.text);
   plan.weights = m.file.file_bytes();
   plan.packed = is_cpu(*ops) ? m.packed_bytes : 0;
-  if (ops->on_device()) plan.take(plan_device(m, options, *ops, s, kv_type));
+  if (ops->on_device()) {
+    const DevicePlan device = plan_device(m, options, *ops, s, kv_type);
+    plan.take(device);
+    s.memory = coverage_memory(device);
+  }
   plan.kv_cache = KvCache::bytes(kv_type, m.config.text, options.context);
   std::vector<std::unique_ptr<Medium>> media;
   std::vector<PromptMedium> placed;

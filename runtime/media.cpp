@@ -56,9 +56,9 @@ void tap_kept(const Run& run, const Kept& kept, size_t level) {
 }
 
 // §3d. While planning, no factor is made.
-Kept choose_tiles(const Run& run, const Model& m, size_t level, Tensor states, Tensor guide, int64_t k) {
+Kept choose_tiles(const Run& run, const Model& m, size_t level, Tensor states, Tensor guide, int64_t k, uint64_t memory) {
   static const SlideFactor none;
-  return select_slide_coverage(run, states, m.weights.slide.projector_of(level), run.arena.counting() ? none : m.slide_factor(int64_t(level)), guide, k);
+  return select_slide_coverage(run, states, m.weights.slide.projector_of(level), run.arena.counting() ? none : m.slide_factor(int64_t(level)), guide, k, memory);
 }
 
 // §3: every level chooses for itself.
@@ -76,7 +76,7 @@ void choose(const Run& run, const Model& m, const Weights& w, const SelectorChoi
     if (s.kind == "ConceptSelector")
       kept = slide ? select_concept(run, concepts, w.slide.projector_of(l), x, guide, medium.budget) : select_concept(run, concepts, x, guide, medium.budget);
     else
-      kept = slide ? choose_tiles(run, m, l, x, guide, medium.budget) : select_coverage(run, x, guide, medium.budget);
+      kept = slide ? choose_tiles(run, m, l, x, guide, medium.budget, s.memory) : select_coverage(run, x, guide, medium.budget, s.memory);
     if (slide) {
       const Tensor states = run.arena.tensor(out.rows, x.cols);
       run.ops.gather_rows(states, x, kept.index.data());

@@ -33,7 +33,10 @@ struct Medium {
 };
 
 // Which selector runs, from the checkpoint or the session's options.
-using SelectorChoice = Config::Selector;
+struct SelectorChoice : Config::Selector {
+  SelectorChoice(const Config::Selector& c = {}) : Config::Selector(c) {}
+  uint64_t memory = kCoverageMemory;  // bytes up to which coverage may keep its matrix; a GPU's session gives what it has
+};
 
 // Sizes, before anything is computed. budget 0: the model's own.
 void shape_image(const Config& c, const SelectorChoice& s, Size source, const ImageOptions& options, int64_t budget, Medium& medium);

@@ -17,7 +17,7 @@ struct Kept {
 
 // CoverageTokenSelector. v (L, D) features, text (m, D) or rows == 0. L ≤ k: all rows, unchanged.
 // memory_allowed: bytes up to which the whole similarity matrix may be kept (faster); it never changes the result.
-constexpr size_t kCoverageMemory = size_t(512) << 20;  // a matrix of some 11,000 rows
+constexpr size_t kCoverageMemory = size_t(512) << 20;  // a matrix of some 11,000 rows; sessions on a GPU may give more (SelectorChoice)
 Kept select_coverage(const Run& run, Tensor v, Tensor text, int64_t k, size_t memory_allowed = kCoverageMemory);
 
 // ConceptSelector (learned). v and L ≤ k as above; text (m, D), not normalised. Throws Error{invalid_argument} when it is needed and has no rows.

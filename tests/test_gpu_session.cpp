@@ -153,6 +153,23 @@ TEST_CASE("gpu: sampling with a seed gives the CPU's tokens") {
   }
 }
 
+TEST_CASE("gpu: the matrix of a large slide's selection is kept where the GPU has memory left, and planned for") {
+  const auto model = tiny_model("tiny-breastgpt", "bf16");
+  MediumInput slide;
+  slide.kind = MediumKind::slide;
+  slide.tiles = 16'000;  // 1 GB of similarities
+  slide.width = model->config.slide.feature_dim;
+  SessionOptions options = on("emulated");
+  const auto plan = [&](uint64_t vram) {
+    options.vram = vram;
+    return Session::plan(*model, options, {slide}, "", "Is there a tumour?");
+  };
+  const MemoryPlan small = plan(1'500'000'000), large = plan(4'000'000'000);
+  CHECK(small.device_total() < 1'000'000'000);
+  CHECK(large.workspace >= small.workspace + uint64_t(4) * 16'000 * 16'000 - 4 * 16'000 * 1000);
+  CHECK(large.device_total() <= options.vram);
+}
+
 TEST_CASE("gpu: what a session takes of the GPU is what its plan said") {
   const auto model = tiny_model("tiny-breastgpt", "bf16");
   const Picture picture;

@@ -3,7 +3,8 @@
 //   Q4_K   for each 256 inputs:    t = −dmin·Σ_b m_b·A_b;  t = fma(S_b, d·s_b, t) for b = 0 … 7;   y = fma(t, d_x, y),  A_b = Σ a, both over 32 inputs
 //   Q6_K   for each 256 inputs:    t = 0;                  t = fma(S_b, d·s_b, t) for b = 0 … 15;  y = fma(t, d_x, y),  S_b over 16 inputs
 // d_x·a_j is x_j to the nearest multiple of d_x = max|x|/127 (of 32 inputs, or of 256). Error: ops.h, linear.
-// Q8_0 is read where it lies; the codes of Q4_K and Q6_K are spread to bytes, a chunk of two panels at a time, in scratch that stays in the first cache.
+// Q8_0 is read where it lies; for several rows the codes of Q4_K and Q6_K are spread to bytes, a chunk of two panels at a time, in scratch that stays in the first
+// cache. One row takes them straight from the panel.
 #include <math.h>
 
 #include "kernels/cpu/simd.h"

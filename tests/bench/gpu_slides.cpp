@@ -50,12 +50,16 @@ std::vector<Tensor> take_states(const Run& run, const Config::Slide& c, int64_t 
   return states;
 }
 
+// As runtime/answer.cpp gives a selection: half of what is left.
+size_t matrix_memory(const Bench& b) { return std::max<size_t>(kCoverageMemory, b.gpu.device().info().free / 2); }
+
 // As runtime/media.cpp: every level chooses for itself, and only the rows that it keeps are projected.
-void choose(const Run& run, const SlideModel& m, const std::vector<Tensor>& states, int64_t kept_rows, const std::vector<Tensor>& rows) {
+void choose(const Run& run, const SlideModel& m, const std::vector<Tensor>& states, int64_t kept_rows, const std::vector<Tensor>& rows, size_t memory) {
   for (int64_t l = 0; l < m.levels(); ++l) {
     Arena::Scope scope(run.arena);
     const Tensor x = states[size_t(m.state_of(l))];
-    const Kept kept = select_slide_coverage(run, x, m.projector(m.on_host, l), m.factors[size_t(l)], {nullptr, Type::f32, 0, m.config.text.hidden, m.config.text.hidden}, kept_rows);
+    const Kept kept = select_slide_coverage(run, x, m.projector(m.on_host, l), m.factors[size_t(l)], {nullptr, Type::f32, 0, m.config.text.hidden, m.config.text.hidden}, kept_rows,
+                                            memory);
     const Tensor taken = run.arena.tensor(rows[size_t(l)].rows, x.cols);
     run.ops.gather_rows(taken, x, kept.index.data());
     project_rows(run, m.projector(m.weights, l), taken, rows[size_t(l)]);
@@ -97,9 +101,10 @@ void slide(const Bench& b, Type asked, int64_t N, double aim_seconds, double aim
       Load selection;
       selection.flop32 = m.selection_flop(N);
       selection.headline = true;
-      Workspace space(b, [&](const Run& run) { choose(run, m, states, kept, rows); });
+      const size_t memory = matrix_memory(b);
+      Workspace space(b, [&](const Run& run) { choose(run, m, states, kept, rows, memory); });
       const Run run = space.run();
-      b.figures.measure(choice + ", " + std::to_string(m.levels()) + " levels", selection, [&] { choose(run, m, states, kept, rows); });
+      b.figures.measure(choice + ", " + std::to_string(m.levels()) + " levels", selection, [&] { choose(run, m, states, kept, rows, memory); });
     }
 
     if (!b.figures.wants(all)) return;
@@ -112,11 +117,12 @@ void slide(const Bench& b, Type asked, int64_t N, double aim_seconds, double aim
     const Tensor out{logits.data(), Type::f32, 1, c.text.vocab, c.text.vocab};
     std::vector<Tensor> rows;
     for (int64_t l = 0; l < m.levels(); ++l) rows.push_back({rows_block.floats() + l * kept * D, Type::f32, kept, D, D});
+    const size_t memory = matrix_memory(b);
     const auto encode = [&](const Run& run) {
       Arena::Scope scope(run.arena);
       const std::vector<Tensor> states = take_states(run, c.slide, N);
       longnet(run, c.slide, m.weights, features.data(), states);
-      choose(run, m, states, kept, rows);
+      choose(run, m, states, kept, rows, memory);
     };
     const auto answer = [&](const Run& run) { read_prompt(run, c.text, weights, cache, T, b.sizes.chunk, rows, out); };
     Load load = work.prompt(c.text, T);
