@@ -153,7 +153,7 @@ $(B)/tests/example.o: tests/example.c
 $(B)/tests/run: $(call obj,$(TESTS)) $(B)/tests/example.o $(CONVERT_OBJ) $(BENCH_LIB) $(FILES_LIB) $(CORE_LIB)
 	@echo link $@
 	@$(CXX) $^ -o $@ $(LDFLAGS) $(FILES_LIBS) -lutf8proc $(CUDA_LIBS)
-# For the GPU's kernels under a sanitizer, those of processors come from the release build: under a sanitizer they take ten minutes to compile, and nothing runs them here.
+# For the GPU's kernels under a sanitizer, those of processors come from the release build: under a sanitizer they take ten minutes to compile, and only comparisons run them here (`make asan` has all).
 $(B)/tests/kernels: $(call obj,$(KERNEL_TESTS)) $(if $(filter emulated,$(MAKECMDGOALS)),$(patsubst build/$(MODE)%,build/release%,$(ISA_OBJ)),$(ISA_OBJ)) $(EMULATED_OBJ) $(CUDA_OBJ)
 	@echo link $@
 	@$(CXX) $^ -o $@ $(LDFLAGS) $(CUDA_LIBS)
