@@ -170,14 +170,6 @@ __device__ __forceinline__ auto bytes_of(const unsigned char* w, const Target& t
 
 // ---- products
 
-__device__ __forceinline__ int target_of(const Targets& targets, int tile) {
-  int found = 0;
-  SIMT_UNROLL
-  for (int i = 1; i < kMostTargets; ++i)
-    if (i < targets.n && tile >= targets.at[i].first) found = i;
-  return found;
-}
-
 // Of two panels both are multiplied by what was read of x, where that is much; else one after the other, which leaves registers for more warps.
 template <int kPanels, int kTiles>
 constexpr int kJoint = kTiles > 1 ? kPanels : 1;
@@ -224,7 +216,7 @@ __global__ void __launch_bounds__(32 * kMostWarps, kBlocks<T, L, kTiles>) multip
   const int lane = int(threadIdx.x % 32), warp = int(threadIdx.x / 32), warps = int(blockDim.x / 32);
 
   const int tile = int(blockIdx.x) / row_tiles, row_tile = int(blockIdx.x) % row_tiles * kTiles;
-  const Target& target = targets.at[target_of(targets, tile)];
+  const Target& target = target_at(targets, tile);
   const int panel = (tile - int(target.first)) * (targets.gated ? 1 : kPanels), panels = int(divide_up(target.rows, kPanelRows));
   // The block's panel q. Past the last: the last once more, never stored.
   const auto bytes = [&](int q) {
