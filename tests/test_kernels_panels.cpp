@@ -36,6 +36,23 @@ struct Matrix {
       bg::quantise(bytes.data(), type, x.data(), rows * cols);
     else
       bg::convert_elements(bytes.data(), type, x.data(), Type::f32, rows * cols);
+    finish();
+  }
+  // Every code the same, `code` as a stored byte, and scales of 1 (times 127 or 63).
+  Matrix(Type type_, int64_t rows_, int64_t cols_, unsigned char code) : type(type_), rows(rows_), cols(cols_), bytes(bg::stored_bytes(type, rows * cols) / 2) {
+    auto* byte = reinterpret_cast<unsigned char*>(bytes.data());
+    std::fill(byte, byte + 2 * bytes.size(), code);
+    const size_t size = bg::stored_bytes(type, bg::block_values(type));
+    const uint16_t one = 0x3c00;
+    for (unsigned char* b = byte; b < byte + 2 * bytes.size(); b += size) {
+      if (type == Type::q6_k) std::fill(b + 192, b + 208, static_cast<unsigned char>(127));
+      if (type == Type::q4_k) std::fill(b + 4, b + 16, static_cast<unsigned char>(255));
+      std::memcpy(type == Type::q6_k ? b + 208 : b, &one, 2);
+      if (type == Type::q4_k) std::memcpy(b + 2, &one, 2);
+    }
+    finish();
+  }
+  void finish() {
     values.resize(size_t(rows * cols));
     for (int64_t n = 0; n < rows; ++n) bg::read_row(values.data() + n * cols, in_rows(), n);
     panel_bytes.resize(bg::weight_bytes(type, rows, cols, Layout::panels) + 64);
@@ -160,6 +177,32 @@ TEST_CASE("panels: both layouts give the same bits, whole or row by row, within 
             reference = &y;
           }
         }
+      }
+    }
+  }
+}
+
+TEST_CASE("panels: the largest codes times the largest activations stay within what sums are kept in") {
+  const std::pair<Type, unsigned char> codes[] = {{Type::q8_0, 0x80}, {Type::q8_0, 0x7f}, {Type::q4_k, 0xff}, {Type::q4_k, 0}, {Type::q6_k, 0}, {Type::q6_k, 0xff}};
+  for (const auto& [type, code] : codes) {
+    const int64_t T = 7, N = 17, D = 1280;
+    Mat<float> x(T, D);
+    for (int64_t t = 0; t < T; ++t)
+      for (int64_t j = 0; j < D; ++j) x.at(t, j) = t == 0 ? 1.0f : t == 1 ? -1.0f : t == 2 ? (j % 2 == 0 ? 1.0f : -1.0f) : t == 3 ? (j / 2 % 2 == 0 ? 1.0f : -1.0f) : uniform(0, 1) < 0.5f ? -1.0f : 1.0f;
+    Matrix w(type, N, D, code);
+    Mat<double> exact(T, N), wide = widen(x);
+    truth()->linear(wide.tensor(), std::array{Product{exact.tensor(), w.in_rows()}}.data(), 1);
+    for (const Backend& b : fast_backends()) {
+      for (const int64_t rows : {int64_t(1), T}) {
+        Mat<float> y(T, N);
+        for (int64_t t = 0; t < T; t += rows) {
+          const Product p{y.tensor().row_range(t, rows), w.in_panels()};
+          b.ops->linear(x.tensor().row_range(t, rows), &p, 1, Phase::step);
+        }
+        int wrong = 0;
+        for (int64_t t = 0; t < T; ++t)
+          for (int64_t n = 0; n < N; ++n) wrong += !(std::fabs(double(y.at(t, n)) - exact.at(t, n)) <= linear_bound(*b.ops, Precision::fast, Phase::step, x, w, t, n));
+        CHECK_MESSAGE(wrong == 0, b.label << " " << bg::type_name(type) << " code " << int(code) << ", " << rows << " rows: " << wrong << " outside the bound");
       }
     }
   }

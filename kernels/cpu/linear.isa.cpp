@@ -2,7 +2,7 @@
 //   y_tn = Σ_j x_tj·w_nj: lane r of a vector is output n = 16·panel + r, j ascends, one multiply-add after the other.
 // A pass takes a chunk of the inputs of a few panels and all rows; the sums rest in memory between passes. With more than a few rows the weights of a pass are
 // turned into floats once (scratch) and used for all rows; the values, and so the sums, are the same.
-// Not here: int8 products (linear_int8.h), AMX tiles (linear_amx.h).
+// Not here: int8 products (linear_int8.isa.cpp), AMX tiles (linear_amx.isa.cpp).
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/simd.h"
 

@@ -53,25 +53,8 @@ BG_INLINE bool quantised(Type t) { return t == Type::q8_0 || t == Type::q4_k || 
 BG_INLINE int64_t packed_inputs(int64_t D) { return (D + 63) / 64 * 64; }
 
 #if BG_INT8
-// Sixteen packed rows m of int8 (linear.h), side by side so that one line of 64 bytes has a number of each. D inputs, for Q8 rounded up to 64.
-struct PackedRows {
-  const char* codes;      // 64 inputs of row 0, of row 1, …; then the next 64
-  const float* d;         // d_x of row m: [16·b + m], b = 32 inputs (Q8) or 256 (Q8K)
-  const int32_t* sums;    // [16·b + m]: Q8: −128·Σ codes of 32 inputs; Q8K: −32·Σ codes of 16
-  const int32_t* pairs;   // Q8K: [16·b + m]: Σ codes of 32 inputs and of the next 32, two 16-bit numbers in one
-};
-BG_INLINE PackedRows packed_rows(const Rows& x, Type weights, int64_t block) {
-  const int64_t D = packed_inputs(x.D);
-  const char* codes = static_cast<const char*>(x.data) + size_t(block) * 16 * x.stride;
-  const auto* d = reinterpret_cast<const float*>(codes + 16 * D);
-  if (weights == Type::q8_0) return {codes, d, reinterpret_cast<const int32_t*>(d + D / 2), nullptr};
-  const auto* pairs = reinterpret_cast<const int32_t*>(d + D / 16);
-  return {codes, d, pairs + D / 4, pairs};
-}
-BG_INLINE size_t packed_row_bytes(Packing p, int64_t D) {
-  const auto inputs = size_t(packed_inputs(D));
-  return p == kPackQ8 ? inputs / 4 * 5 : inputs / 64 * 85;
-}
+// linear_int8_avx2.h, linear_int8_tiles.h
+size_t packed_row_bytes(Packing p, int64_t D);
 void pack_q8(void* to, const float* x, int64_t D, int64_t row);
 void pack_q8k(void* to, const float* x, int64_t D, int64_t row);
 void group_int8(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch);

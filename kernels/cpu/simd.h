@@ -112,6 +112,8 @@ BG_INLINE I splat_i(int32_t a) { return _mm512_set1_epi32(a); }
 BG_INLINE I load_i(const void* p) { return _mm512_loadu_si512(p); }
 BG_INLINE void store_i(void* p, I a) { _mm512_storeu_si512(p, a); }
 BG_INLINE V to_float(I a) { return _mm512_cvtepi32_ps(a); }
+// Sixteen integers within ±127 as bytes.
+BG_INLINE void store_bytes(int8_t* p, V a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a))); }
 BG_INLINE I and_i(I a, I b) { return _mm512_and_si512(a, b); }
 BG_INLINE I or_i(I a, I b) { return _mm512_or_si512(a, b); }
 template <int n> BG_INLINE I shl(I a) { return _mm512_slli_epi32(a, n); }
@@ -177,13 +179,26 @@ BG_INLINE void store_i(void* p, I a) {
   _mm256_storeu_si256(static_cast<__m256i*>(p) + 1, a.b);
 }
 BG_INLINE V to_float(I a) { return {_mm256_cvtepi32_ps(a.a), _mm256_cvtepi32_ps(a.b)}; }
+BG_INLINE void store_bytes(int8_t* p, V a) {
+  const __m256i pairs = _mm256_permute4x64_epi64(_mm256_packs_epi32(_mm256_cvtps_epi32(a.a), _mm256_cvtps_epi32(a.b)), 0xd8);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1)));
+}
 BG_INLINE I and_i(I a, I b) { return {_mm256_and_si256(a.a, b.a), _mm256_and_si256(a.b, b.b)}; }
 BG_INLINE I or_i(I a, I b) { return {_mm256_or_si256(a.a, b.a), _mm256_or_si256(a.b, b.b)}; }
 template <int n> BG_INLINE I shl(I a) { return {_mm256_slli_epi32(a.a, n), _mm256_slli_epi32(a.b, n)}; }
 template <int n> BG_INLINE I shr(I a) { return {_mm256_srli_epi32(a.a, n), _mm256_srli_epi32(a.b, n)}; }
 template <int n> BG_INLINE I shr_signed(I a) { return {_mm256_srai_epi32(a.a, n), _mm256_srai_epi32(a.b, n)}; }
+// Inline assembly keeps a chain of sums a chain: gcc makes a tree of it, whose parts do not fit the registers.
+BG_INLINE __m256i plus_32(__m256i sum, __m256i a) {
+  asm("vpaddd %1, %0, %0" : "+x"(sum) : "x"(a));
+  return sum;
+}
+BG_INLINE __m256i plus_16(__m256i sum, __m256i a) {
+  asm("vpaddw %1, %0, %0" : "+x"(sum) : "x"(a));
+  return sum;
+}
 // Pairs of byte products fit into 16 bits: 2·63·127 for small codes, 2·128·127 for |w| of signed ones.
-BG_INLINE __m256i add_pairs(__m256i sum, __m256i pairs) { return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))); }
+BG_INLINE __m256i add_pairs(__m256i sum, __m256i pairs) { return plus_32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))); }
 BG_INLINE __m256i dot4_signed(__m256i sum, __m256i w, __m256i a) { return add_pairs(sum, _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w))); }
 BG_INLINE I dot4_small(I sum, I w, I a) { return {add_pairs(sum.a, _mm256_maddubs_epi16(w.a, a.a)), add_pairs(sum.b, _mm256_maddubs_epi16(w.b, a.b))}; }
 BG_INLINE I dot4_biased(I sum, I w, I a) {
@@ -191,7 +206,7 @@ BG_INLINE I dot4_biased(I sum, I w, I a) {
   return {dot4_signed(sum.a, _mm256_xor_si256(w.a, bias), a.a), dot4_signed(sum.b, _mm256_xor_si256(w.b, bias), a.b)};
 }
 BG_INLINE I start_biased(int32_t) { return zero_i(); }
-BG_INLINE I dot2(I sum, I a, I b) { return {_mm256_add_epi32(sum.a, _mm256_madd_epi16(a.a, b.a)), _mm256_add_epi32(sum.b, _mm256_madd_epi16(a.b, b.b))}; }
+BG_INLINE I dot2(I sum, I a, I b) { return {plus_32(sum.a, _mm256_madd_epi16(a.a, b.a)), plus_32(sum.b, _mm256_madd_epi16(a.b, b.b))}; }
 #elif BG_NEON
 // ---- AArch64: V is four of 32 registers -----------------------------------------------------------------------------------------------
 struct V { float32x4_t a, b, c, d; };
@@ -235,6 +250,8 @@ BG_INLINE void store_i(void* p, I x) {
   vst1q_s32(q, x.a), vst1q_s32(q + 4, x.b), vst1q_s32(q + 8, x.c), vst1q_s32(q + 12, x.d);
 }
 BG_INLINE V to_float(I x) { return {vcvtq_f32_s32(x.a), vcvtq_f32_s32(x.b), vcvtq_f32_s32(x.c), vcvtq_f32_s32(x.d)}; }
+BG_INLINE int16x8_t words(float32x4_t x, float32x4_t y) { return vcombine_s16(vmovn_s32(vcvtq_s32_f32(x)), vmovn_s32(vcvtq_s32_f32(y))); }
+BG_INLINE void store_bytes(int8_t* p, V x) { vst1q_s8(p, vcombine_s8(vmovn_s16(words(x.a, x.b)), vmovn_s16(words(x.c, x.d)))); }
 BG_INLINE I and_i(I x, I y) { return {vandq_s32(x.a, y.a), vandq_s32(x.b, y.b), vandq_s32(x.c, y.c), vandq_s32(x.d, y.d)}; }
 BG_INLINE I or_i(I x, I y) { return {vorrq_s32(x.a, y.a), vorrq_s32(x.b, y.b), vorrq_s32(x.c, y.c), vorrq_s32(x.d, y.d)}; }
 template <int n> BG_INLINE int32x4_t shr(int32x4_t x) { return n == 0 ? x : vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(x), n == 0 ? 1 : n)); }
@@ -317,25 +334,19 @@ BG_INLINE __m256i four_at(const char* a) {
   memcpy(&four, a, 4);
   return _mm256_set1_epi32(four);
 }
-BG_INLINE I dot4_pair(I sum, I w, I v, const char* a) {
-  const __m256i x = four_at(a), y = four_at(a + 4);
-  return {add_pairs(sum.a, _mm256_add_epi16(_mm256_maddubs_epi16(w.a, x), _mm256_maddubs_epi16(v.a, y))),
-          add_pairs(sum.b, _mm256_add_epi16(_mm256_maddubs_epi16(w.b, x), _mm256_maddubs_epi16(v.b, y)))};
-}
-BG_INLINE I nibbles(I sum, I w, const char* a) {
+BG_INLINE I dot4_part(I sum, I w, const char* a) {
   const __m256i x = four_at(a);
-  return {_mm256_add_epi16(sum.a, _mm256_maddubs_epi16(w.a, x)), _mm256_add_epi16(sum.b, _mm256_maddubs_epi16(w.b, x))};
+  return {plus_16(sum.a, _mm256_maddubs_epi16(w.a, x)), plus_16(sum.b, _mm256_maddubs_epi16(w.b, x))};
 }
-BG_INLINE I sum_nibbles(I sum) { return {add_pairs(_mm256_setzero_si256(), sum.a), add_pairs(_mm256_setzero_si256(), sum.b)}; }
+BG_INLINE I dot4_whole(I sum) { return {_mm256_madd_epi16(sum.a, _mm256_set1_epi16(1)), _mm256_madd_epi16(sum.b, _mm256_set1_epi16(1))}; }
 #else
-BG_INLINE I dot4_pair(I sum, I w, I v, const char* a) { return dot4_small_at(dot4_small_at(sum, w, a), v, a + 4); }
-BG_INLINE I nibbles(I sum, I w, const char* a) { return dot4_small_at(sum, w, a); }
-BG_INLINE I sum_nibbles(I sum) { return sum; }
+BG_INLINE I dot4_part(I sum, I w, const char* a) { return dot4_small_at(sum, w, a); }
+BG_INLINE I dot4_whole(I sum) { return sum; }
 #endif
 // sum + Σ of four byte products in each lane:
 //   dot4_small   w unsigned and at most 63 (AVX2 adds pairs in 16 bits), a signed
-//   dot4_pair    two of dot4_small: codes at a and the four behind them
-//   nibbles      w at most 15: up to eight, in 16 bits where that saves instructions, until sum_nibbles
+//   dot4_part    the same of four activations at `a`, where that saves instructions in two numbers of 16 bits, until dot4_whole: eight of w up to 15, or four of six bits
+//                if the sum begins with −32·Σ a of the activations of each of the two
 //   dot4_biased  w is a signed code plus 128; where the instruction takes it as it is, the sum begins with start_biased(−128·Σ a)
 // dot2: sum + Σ of two products of signed 16-bit numbers.
 #endif
