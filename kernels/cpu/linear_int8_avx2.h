@@ -134,12 +134,11 @@ template <int M>
 void many_q8_0(float* sums, const Piece& x, const char* codes, int64_t m0, const char* w, const float* scales, int64_t blocks, bool resume) {
   for (int64_t b = 0; b < blocks; ++b, codes += 256, w += 1024, scales += 16) {
     I s[M];
-    BG_UNROLL for (int m = 0; m < M; ++m) s[m] = zero_i();
     BG_UNROLL for (int i = 0; i < 16; ++i) {
       const I q = load_i(w + 64 * i);
       BG_UNROLL for (int m = 0; m < M; ++m) {
         const __m256i a = four_at(codes + 64 * m + 4 * i);
-        s[m] = dot2(s[m], q, {a, a});
+        s[m] = i == 0 ? I{_mm256_madd_epi16(q.a, a), _mm256_madd_epi16(q.b, a)} : dot2(s[m], q, {a, a});
       }
     }
     sums = in_memory(sums);
@@ -172,17 +171,23 @@ void many_k(float* sums, const Piece& x, const char* codes, int64_t m0, const ch
     } else {
       BG_UNROLL for (int m = 0; m < M; ++m) store(part + 16 * m, splat(0.0f));
     }
-    for (int b = 0; b < kScales; ++b, lines += 16 * kInputs, scales += 16) {
-      const char* from = codes + 256 * (b * kInputs / 64) + b * kInputs % 64;
-      I s[M];
-      BG_UNROLL for (int m = 0; m < M; ++m) s[m] = q4 ? zero_i() : splat_i(x.sums[16 * (kScales * g + b) + m0 + m]);
-      BG_UNROLL for (int i = 0; i < kInputs / 4; ++i) {
-        const I q = load_i(lines + 64 * i);
-        BG_UNROLL for (int m = 0; m < M; ++m) s[m] = dot4_part(s[m], q, from + 64 * m + 4 * i);
+    for (int c = 0; c < 4; ++c) {
+      BG_UNROLL for (int k = 0; k < 64 / kInputs; ++k, lines += 16 * kInputs, scales += 16) {
+        const char* from = codes + 256 * c + kInputs * k;
+        I s[M];
+        BG_UNROLL for (int m = 0; m < M; ++m) s[m] = q4 ? zero_i() : splat_i(x.sums[16 * (kScales * g + 64 / kInputs * c + k) + m0 + m]);
+        BG_UNROLL for (int i = 0; i < kInputs / 4; ++i) {
+          const I q = load_i(lines + 64 * i);
+          BG_UNROLL for (int m = 0; m < M; ++m) {
+            const __m256i a = four_at(from + 64 * m + 4 * i);
+            const I pairs = {_mm256_maddubs_epi16(q.a, a), _mm256_maddubs_epi16(q.b, a)};
+            s[m] = q4 && i == 0 ? pairs : I{plus_16(s[m].a, pairs.a), plus_16(s[m].b, pairs.b)};
+          }
+        }
+        part = in_memory(part);
+        const V scale = load(scales);
+        BG_UNROLL for (int m = 0; m < M; ++m) store(part + 16 * m, madd(to_float(dot4_whole(s[m])), scale, load(part + 16 * m)));
       }
-      part = in_memory(part);
-      const V scale = load(scales);
-      BG_UNROLL for (int m = 0; m < M; ++m) store(part + 16 * m, madd(to_float(dot4_whole(s[m])), scale, load(part + 16 * m)));
     }
     BG_UNROLL for (int m = 0; m < M; ++m) {
       float* to = sums + m * kSumsStride;
