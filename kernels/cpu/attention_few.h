@@ -67,7 +67,7 @@ template <class T>
 BG_INLINE void rows_at(const T** row, const char* at, size_t stride, Type type, int64_t count, int64_t d, float* spare) {
   for (int64_t i = 0; i < kFewKeys; ++i) {
     const int64_t there = i < count ? i : count - 1;
-    if (type == Type::q8_0 && i == there) floats_of_q8_0(spare + i * d, reinterpret_cast<const BlockQ8_0*>(at + size_t(i) * stride), d);
+    if (type == Type::q8_0 && i == there) floats_of(spare + i * d, type, at + size_t(i) * stride, d);
     row[i] = type == Type::q8_0 ? reinterpret_cast<const T*>(spare + there * d) : reinterpret_cast<const T*>(at + size_t(there) * stride);
   }
 }

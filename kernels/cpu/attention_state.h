@@ -159,9 +159,14 @@ constexpr int64_t kAhead = 32;  // rows
 
 // A row of keys or values as floats.
 void floats_of(float* to, Type type, const char* from, int64_t d) {
-  if (type == Type::q8_0) return floats_of_q8_0(to, reinterpret_cast<const BlockQ8_0*>(from), d);
   int64_t j = 0;
-  if (type == Type::f32) {
+  if (type == Type::q8_0) {
+    for (const auto* b = reinterpret_cast<const BlockQ8_0*>(from); j < d; j += 32, ++b) {
+      const V scale = splat(F16{b->d});
+      store(to + j, mul(scale, load(b->q)));
+      store(to + j + 16, mul(scale, load(b->q + 16)));
+    }
+  } else if (type == Type::f32) {
     const auto* x = reinterpret_cast<const float*>(from);
     for (; j + 16 <= d; j += 16) store(to + j, load(x + j));
     for (; j < d; ++j) to[j] = x[j];

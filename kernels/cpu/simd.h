@@ -66,6 +66,8 @@ BG_INLINE V splat(float a) { return _mm512_set1_ps(a); }
 BG_INLINE V load(const float* p) { return _mm512_loadu_ps(p); }
 BG_INLINE V load(const Bf16* p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16)); }
 BG_INLINE V load(const F16* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+BG_INLINE V load(const int8_t* p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))); }
+BG_INLINE V splat(F16 a) { return _mm512_set1_ps(_cvtsh_ss(a.bits)); }
 BG_INLINE void store(float* p, V a) { _mm512_storeu_ps(p, a); }
 BG_INLINE V add(V a, V b) { return _mm512_add_ps(a, b); }
 BG_INLINE V sub(V a, V b) { return _mm512_sub_ps(a, b); }
@@ -151,6 +153,9 @@ BG_INLINE V load(const Bf16* p) { return {widen(p), widen(p + 8)}; }
 BG_INLINE V load(const F16* p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8)))};
 }
+BG_INLINE __m256 widen(const int8_t* p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))); }
+BG_INLINE V load(const int8_t* p) { return {widen(p), widen(p + 8)}; }
+BG_INLINE V splat(F16 a) { return splat(_cvtsh_ss(a.bits)); }
 BG_INLINE void store(float* p, V a) { _mm256_storeu_ps(p, a.a), _mm256_storeu_ps(p + 8, a.b); }
 BG_INLINE V add(V a, V b) { return {_mm256_add_ps(a.a, b.a), _mm256_add_ps(a.b, b.b)}; }
 BG_INLINE V sub(V a, V b) { return {_mm256_sub_ps(a.a, b.a), _mm256_sub_ps(a.b, b.b)}; }
@@ -218,6 +223,12 @@ BG_INLINE float32x4_t widen(const Bf16* p) { return vreinterpretq_f32_u32(vshll_
 BG_INLINE V load(const Bf16* p) { return {widen(p), widen(p + 4), widen(p + 8), widen(p + 12)}; }
 BG_INLINE float32x4_t widen(const F16* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&p->bits))); }
 BG_INLINE V load(const F16* p) { return {widen(p), widen(p + 4), widen(p + 8), widen(p + 12)}; }
+BG_INLINE float32x4_t floats(int16x4_t x) { return vcvtq_f32_s32(vmovl_s16(x)); }
+BG_INLINE V load(const int8_t* p) {
+  const int16x8_t low = vmovl_s8(vld1_s8(p)), high = vmovl_s8(vld1_s8(p + 8));
+  return {floats(vget_low_s16(low)), floats(vget_high_s16(low)), floats(vget_low_s16(high)), floats(vget_high_s16(high))};
+}
+BG_INLINE V splat(F16 a) { return splat(f16_to_float(a.bits)); }
 BG_INLINE void store(float* p, V x) { vst1q_f32(p, x.a), vst1q_f32(p + 4, x.b), vst1q_f32(p + 8, x.c), vst1q_f32(p + 12, x.d); }
 BG_INLINE V add(V x, V y) { return {vaddq_f32(x.a, y.a), vaddq_f32(x.b, y.b), vaddq_f32(x.c, y.c), vaddq_f32(x.d, y.d)}; }
 BG_INLINE V sub(V x, V y) { return {vsubq_f32(x.a, y.a), vsubq_f32(x.b, y.b), vsubq_f32(x.c, y.c), vsubq_f32(x.d, y.d)}; }
@@ -291,6 +302,12 @@ BG_INLINE V load(const F16* p) {
   for (int i = 0; i < 16; ++i) f[i] = f16_to_float(p[i].bits);
   return load(f);
 }
+BG_INLINE V load(const int8_t* p) {
+  float f[16];
+  for (int i = 0; i < 16; ++i) f[i] = float(p[i]);
+  return load(f);
+}
+BG_INLINE V splat(F16 a) { return splat(f16_to_float(a.bits)); }
 BG_INLINE void store(float* p, V x) { memcpy(p, &x, sizeof x); }
 BG_INLINE V add(V x, V y) { return {x.a + y.a, x.b + y.b, x.c + y.c, x.d + y.d}; }
 BG_INLINE V sub(V x, V y) { return {x.a - y.a, x.b - y.b, x.c - y.c, x.d - y.d}; }
