@@ -8,13 +8,13 @@
 namespace bg::cpu::BG_ISA {
 namespace {
 
-#if BG_AVX512
-constexpr int kFewVectors = 2;  // vectors of keys, or of columns, side by side: 4 · 2 accumulators hide the latency
-#else
-constexpr int kFewVectors = 1;
-#endif
-constexpr int64_t kFewKeys = 16 * kFewVectors;  // that are taken at a time
-static_assert(kBlockKeys % kFewKeys == 0);
+// Vectors of keys, or of columns, side by side, for R rows: 8 accumulators hide the latency.
+template <int R>
+constexpr int kFewVectors = BG_AVX512 || (BG_AVX2 && R <= 2) ? 2 : 1;
+template <int R>
+constexpr int64_t kFewKeys = 16 * kFewVectors<R>;  // that are taken at a time
+constexpr int64_t kMostFewKeys = 32;
+static_assert(kBlockKeys % kMostFewKeys == 0);
 
 // to[16·i + s] = row_s[i], s, i < 16.
 #if BG_AVX512
@@ -26,29 +26,37 @@ BG_INLINE void columns_of(float* to, const T* const* row, int64_t j) {
   BG_UNROLL for (int i = 0; i < 16; ++i) store(to + 16 * i, a[i]);
 }
 #elif BG_AVX2
-BG_INLINE __m256 eight(const float* p) { return _mm256_loadu_ps(p); }
-BG_INLINE __m256 eight(const Bf16* p) { return widen(p); }
-template <class T>
-BG_INLINE void columns_of(float* to, const T* const* row, int64_t j) {
+// Eight rows of eight dwords: to[16·i + s] = dword i of row s.
+BG_INLINE void eight_columns(float* to, const float* const* row, int64_t j) {
+  __m256 a[8], b[8];
+  BG_UNROLL for (int r = 0; r < 4; ++r) {  // rows r and r + 4 side by side, so that nothing crosses the halves later
+    a[r] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row[r] + j)), _mm_loadu_ps(row[r + 4] + j), 1);
+    a[r + 4] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row[r] + j + 4)), _mm_loadu_ps(row[r + 4] + j + 4), 1);
+  }
+  BG_UNROLL for (int r = 0; r < 8; r += 4) {
+    b[r] = _mm256_unpacklo_ps(a[r], a[r + 1]);
+    b[r + 1] = _mm256_unpackhi_ps(a[r], a[r + 1]);
+    b[r + 2] = _mm256_unpacklo_ps(a[r + 2], a[r + 3]);
+    b[r + 3] = _mm256_unpackhi_ps(a[r + 2], a[r + 3]);
+    _mm256_storeu_ps(to + 16 * r, _mm256_shuffle_ps(b[r], b[r + 2], 0x44));
+    _mm256_storeu_ps(to + 16 * (r + 1), _mm256_shuffle_ps(b[r], b[r + 2], 0xee));
+    _mm256_storeu_ps(to + 16 * (r + 2), _mm256_shuffle_ps(b[r + 1], b[r + 3], 0x44));
+    _mm256_storeu_ps(to + 16 * (r + 3), _mm256_shuffle_ps(b[r + 1], b[r + 3], 0xee));
+  }
+}
+BG_INLINE void columns_of(float* to, const float* const* row, int64_t j) {
   BG_UNROLL for (int s = 0; s < 16; s += 8) {
-    BG_UNROLL for (int i = 0; i < 16; i += 8) {
-      __m256 a[8], b[8];
-      BG_UNROLL for (int r = 0; r < 8; ++r) a[r] = eight(row[s + r] + j + i);
-      BG_UNROLL for (int r = 0; r < 8; r += 2) {
-        b[r] = _mm256_unpacklo_ps(a[r], a[r + 1]);
-        b[r + 1] = _mm256_unpackhi_ps(a[r], a[r + 1]);
-      }
-      BG_UNROLL for (int r = 0; r < 8; r += 4) {
-        a[r] = _mm256_shuffle_ps(b[r], b[r + 2], 0x44);
-        a[r + 1] = _mm256_shuffle_ps(b[r], b[r + 2], 0xee);
-        a[r + 2] = _mm256_shuffle_ps(b[r + 1], b[r + 3], 0x44);
-        a[r + 3] = _mm256_shuffle_ps(b[r + 1], b[r + 3], 0xee);
-      }
-      BG_UNROLL for (int r = 0; r < 4; ++r) {
-        _mm256_storeu_ps(to + 16 * (i + r) + s, _mm256_permute2f128_ps(a[r], a[4 + r], 0x20));
-        _mm256_storeu_ps(to + 16 * (i + 4 + r) + s, _mm256_permute2f128_ps(a[r], a[4 + r], 0x31));
-      }
-    }
+    BG_UNROLL for (int i = 0; i < 16; i += 8) eight_columns(to + 16 * i + s, row + s, j + i);
+  }
+}
+// bf16 move in pairs.
+BG_INLINE void columns_of(float* to, const Bf16* const* row, int64_t j) {
+  alignas(64) float pairs[8 * 16];
+  BG_UNROLL for (int s = 0; s < 16; s += 8) eight_columns(pairs + s, reinterpret_cast<const float* const*>(row + s), j / 2);
+  BG_UNROLL for (int i = 0; i < 8; ++i) {
+    const auto* pair = reinterpret_cast<const uint32_t*>(pairs + 16 * i);
+    store(to + 32 * i, low_halves(pair));
+    store(to + 32 * i + 16, high_halves(pair));
   }
 }
 #else
@@ -62,33 +70,34 @@ BG_INLINE void columns_of(float* to, const T* const* row, int64_t j) {
 }
 #endif
 
-// One after the other: where `count` rows from row s on can be read as T, those behind them being the last again. Q8_0 becomes floats in `spare`.
+// Where `count` rows can be read as T, those behind them, up to `keys`, being the last again. Q8_0 becomes floats in `spare`.
 template <class T>
-BG_INLINE void rows_at(const T** row, const char* at, size_t stride, Type type, int64_t count, int64_t d, float* spare) {
-  for (int64_t i = 0; i < kFewKeys; ++i) {
+BG_INLINE void rows_at(const T** row, int64_t keys, const char* at, size_t stride, Type type, int64_t count, int64_t d, float* spare) {
+  for (int64_t i = 0; i < keys; ++i) {
     const int64_t there = i < count ? i : count - 1;
     if (type == Type::q8_0 && i == there) floats_of(spare + i * d, type, at + size_t(i) * stride, d);
     row[i] = type == Type::q8_0 ? reinterpret_cast<const T*>(spare + there * d) : reinterpret_cast<const T*>(at + size_t(there) * stride);
   }
 }
 
-// z_rs = Σ_j k_sj·q_rj, ascending j. z: rows kBlockKeys apart; panel: kFewKeys · d floats.
+// z_rs = Σ_j k_sj·q_rj, ascending j. z: rows kBlockKeys apart; panel: kFewKeys<R> · d floats.
 template <int R, class T>
 __attribute__((noinline)) void few_dots(float* z, const float* const* q, const T* const* keys, int64_t d, float* panel) {
-  for (int n = 0; n < kFewVectors; ++n) {
+  constexpr int N = kFewVectors<R>;
+  for (int n = 0; n < N; ++n) {
     for (int64_t j = 0; j < d; j += 16) columns_of(panel + 16 * (n * d + j), keys + 16 * n, j);
   }
-  V acc[R][kFewVectors];
-  BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < kFewVectors; ++n) acc[r][n] = splat(0.0f);
+  V acc[R][N];
+  BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < N; ++n) acc[r][n] = splat(0.0f);
   for (int64_t j = 0; j < d; ++j) {
-    V k[kFewVectors];
-    BG_UNROLL for (int n = 0; n < kFewVectors; ++n) k[n] = load(panel + 16 * (n * d + j));
+    V k[N];
+    BG_UNROLL for (int n = 0; n < N; ++n) k[n] = load(panel + 16 * (n * d + j));
     BG_UNROLL for (int r = 0; r < R; ++r) {
       const V a = splat(q[r][j]);
-      BG_UNROLL for (int n = 0; n < kFewVectors; ++n) acc[r][n] = madd(k[n], a, acc[r][n]);
+      BG_UNROLL for (int n = 0; n < N; ++n) acc[r][n] = madd(k[n], a, acc[r][n]);
     }
   }
-  BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < kFewVectors; ++n) store(z + r * kBlockKeys + 16 * n, acc[r][n]);
+  BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < N; ++n) store(z + r * kBlockKeys + 16 * n, acc[r][n]);
 }
 
 // o_r = o_r·f_r + Σ_s p_rs·v_s, ascending s. o: rows d apart.
@@ -108,8 +117,9 @@ BG_INLINE void few_columns(float* o, const float* p, const float* f, const T* co
 }
 template <int R, class T>
 __attribute__((noinline)) void few_values(float* o, const float* p, const float* f, const T* const* v, int64_t count, int64_t d) {
+  constexpr int N = kFewVectors<R>;
   int64_t j = 0;
-  for (; j + 16 * kFewVectors <= d; j += 16 * kFewVectors) few_columns<R, kFewVectors>(o, p, f, v, count, d, j);
+  for (; j + 16 * N <= d; j += 16 * N) few_columns<R, N>(o, p, f, v, count, d, j);
   for (; j < d; j += 16) few_columns<R, 1>(o, p, f, v, count, d, j);
 }
 
@@ -146,46 +156,47 @@ struct FewRows {
   const char* at;
   size_t stride, bytes;  // from one row to the next; of one row
 
-  // Asks the second cache for part n of `parts` of kFewKeys rows from row s on. In the order of memory: rows of one head alone lie far apart.
-  void fetch(int64_t s, int64_t n, int64_t parts) const {
-    const char* row = at + size_t(s + kFewKeys * n / parts) * stride;
-    for (int64_t i = kFewKeys * n / parts; i < kFewKeys * (n + 1) / parts; ++i, row += stride) {
+  // Asks the second cache for part n of `parts` of `keys` rows from row s on. In the order of memory: rows of one head alone lie far apart.
+  void fetch(int64_t s, int64_t keys, int64_t n, int64_t parts) const {
+    const char* row = at + size_t(s + keys * n / parts) * stride;
+    for (int64_t i = keys * n / parts; i < keys * (n + 1) / parts; ++i, row += stride) {
       for (size_t j = 0; j < bytes; j += 64) __builtin_prefetch(row + j, 0, 2);
     }
   }
 };
 
-// Scratch, in floats: z and o of all heads, a panel, kFewKeys rows of floats.
-constexpr int64_t kFewScratch = kFewHeads * kFewRows * (kBlockKeys + kHeadDimMax) + 2 * kFewKeys * kHeadDimMax;
+// Scratch, in floats: z and o of all heads, a panel, kMostFewKeys rows of floats.
+constexpr int64_t kFewScratch = kFewHeads * kFewRows * (kBlockKeys + kHeadDimMax) + 2 * kMostFewKeys * kHeadDimMax;
 
 template <int R, class T>
 void sums_of_few(float* states, const AttendArgs& a, const AttendRow* rows, int64_t heads, int64_t count, int64_t span, float* scratch) {
+  constexpr int64_t K = kFewKeys<R>;
   const int64_t d = a.d, step = attend_state(d), end = least((span + 1) * kSpanKeys, rows[0].keys);
   const size_t head_bytes = stored_bytes(a.type, d);
   const FewRows keys{static_cast<const char*>(a.k), a.k_stride, head_bytes * size_t(heads)}, values{static_cast<const char*>(a.v), a.v_stride, keys.bytes};
-  float *z = scratch, *o = z + heads * R * kBlockKeys, *panel = o + heads * R * d, *spare = panel + kFewKeys * d;
+  float *z = scratch, *o = z + heads * R * kBlockKeys, *panel = o + heads * R * d, *spare = panel + K * d;
   const float ones[16] = {1, 1, 1, 1};
-  const T* row[kFewKeys];
+  const T* row[K];
   for (int64_t h = 0; h < heads; ++h) begin(states + h * step, d, span == 0 ? a.zeros : 0);
   memset(o, 0, size_t(heads * R * d) * sizeof(float));
   for (int64_t s0 = span * kSpanKeys; s0 < end; s0 += kBlockKeys) {
     const int64_t block = least(kBlockKeys, end - s0);
-    for (int64_t s = 0; s < block; s += kFewKeys) {
+    for (int64_t s = 0; s < block; s += K) {
       for (int64_t h = 0; h < heads; ++h) {
-        s + kFewKeys < block ? keys.fetch(s0 + s + kFewKeys, h, heads) : values.fetch(s0, h, heads);
+        s + K < block ? keys.fetch(s0 + s + K, K, h, heads) : values.fetch(s0, K, h, heads);
         const float* q[R];
         for (int64_t r = 0; r < R; ++r) q[r] = rows[h * count + least(r, count - 1)].q;
-        rows_at(row, keys.at + size_t(s0 + s) * keys.stride + size_t(h) * head_bytes, keys.stride, a.type, least(kFewKeys, block - s), d, spare);
+        rows_at(row, K, keys.at + size_t(s0 + s) * keys.stride + size_t(h) * head_bytes, keys.stride, a.type, least(K, block - s), d, spare);
         few_dots<R>(z + h * R * kBlockKeys + s, q, row, d, panel);
       }
     }
     float f[kFewHeads][16];
     for (int64_t h = 0; h < heads; ++h) few_soften<R>(z + h * R * kBlockKeys, states + h * step, d, a.scale, block, f[h]);
-    for (int64_t s = 0; s < block; s += kFewKeys) {
-      const int64_t here = least(kFewKeys, block - s);
+    for (int64_t s = 0; s < block; s += K) {
+      const int64_t here = least(K, block - s);
       for (int64_t h = 0; h < heads; ++h) {
-        s + kFewKeys < block ? values.fetch(s0 + s + kFewKeys, h, heads) : keys.fetch(s0 + kBlockKeys, h, heads);
-        rows_at(row, values.at + size_t(s0 + s) * values.stride + size_t(h) * head_bytes, values.stride, a.type, here, d, spare);
+        s + K < block ? values.fetch(s0 + s + K, K, h, heads) : keys.fetch(s0 + kBlockKeys, K, h, heads);
+        rows_at(row, K, values.at + size_t(s0 + s) * values.stride + size_t(h) * head_bytes, values.stride, a.type, here, d, spare);
         few_values<R>(o + h * R * d, z + h * R * kBlockKeys + s, s == 0 ? f[h] : ones, row, here, d);
       }
     }
