@@ -66,8 +66,18 @@ void add_floats(float* y, const float* x, int64_t n) {
   each(y, y, x, n, [](V a, V b) __attribute__((always_inline)) { return add(a, b); });
 }
 
+void mix(float* y, float f, const float* x, float w, int64_t n) {
+  const V by = splat(f), weight = splat(w);
+  each(y, y, x, n, [&](V a, V b) __attribute__((always_inline)) { return add(mul(a, by), mul(b, weight)); });
+}
+
+void divide(float* y, float by, int64_t n) {
+  const V total = splat(by);
+  each(y, y, n, [&](V a) __attribute__((always_inline)) { return div(a, total); });
+}
+
 }  // namespace
 
-const ElementIsa element = {gelu_tanh, gelu_erf, silu_mul, exp_negatives, add_floats};
+const ElementIsa element = {gelu_tanh, gelu_erf, silu_mul, exp_negatives, add_floats, mix, divide};
 
 }  // namespace bg::cpu::BG_ISA

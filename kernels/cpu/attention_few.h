@@ -26,33 +26,15 @@ BG_INLINE void columns_of(float* to, const T* const* row, int64_t j) {
   BG_UNROLL for (int i = 0; i < 16; ++i) store(to + 16 * i, a[i]);
 }
 #elif BG_AVX2
-// Eight rows of eight dwords: to[16·i + s] = dword i of row s.
-BG_INLINE void eight_columns(float* to, const float* const* row, int64_t j) {
-  __m256 a[8], b[8];
-  BG_UNROLL for (int r = 0; r < 4; ++r) {  // rows r and r + 4 side by side, so that nothing crosses the halves later
-    a[r] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row[r] + j)), _mm_loadu_ps(row[r + 4] + j), 1);
-    a[r + 4] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row[r] + j + 4)), _mm_loadu_ps(row[r + 4] + j + 4), 1);
-  }
-  BG_UNROLL for (int r = 0; r < 8; r += 4) {
-    b[r] = _mm256_unpacklo_ps(a[r], a[r + 1]);
-    b[r + 1] = _mm256_unpackhi_ps(a[r], a[r + 1]);
-    b[r + 2] = _mm256_unpacklo_ps(a[r + 2], a[r + 3]);
-    b[r + 3] = _mm256_unpackhi_ps(a[r + 2], a[r + 3]);
-    _mm256_storeu_ps(to + 16 * r, _mm256_shuffle_ps(b[r], b[r + 2], 0x44));
-    _mm256_storeu_ps(to + 16 * (r + 1), _mm256_shuffle_ps(b[r], b[r + 2], 0xee));
-    _mm256_storeu_ps(to + 16 * (r + 2), _mm256_shuffle_ps(b[r + 1], b[r + 3], 0x44));
-    _mm256_storeu_ps(to + 16 * (r + 3), _mm256_shuffle_ps(b[r + 1], b[r + 3], 0xee));
-  }
-}
 BG_INLINE void columns_of(float* to, const float* const* row, int64_t j) {
   BG_UNROLL for (int s = 0; s < 16; s += 8) {
-    BG_UNROLL for (int i = 0; i < 16; i += 8) eight_columns(to + 16 * i + s, row + s, j + i);
+    BG_UNROLL for (int i = 0; i < 16; i += 8) eight_columns(to + 16 * i + s, [&](int r) { return row[s + r] + j + i; });
   }
 }
 // bf16 move in pairs.
 BG_INLINE void columns_of(float* to, const Bf16* const* row, int64_t j) {
   alignas(64) float pairs[8 * 16];
-  BG_UNROLL for (int s = 0; s < 16; s += 8) eight_columns(pairs + s, reinterpret_cast<const float* const*>(row + s), j / 2);
+  BG_UNROLL for (int s = 0; s < 16; s += 8) eight_columns(pairs + s, [&](int r) { return reinterpret_cast<const float*>(row[s + r] + j); });
   BG_UNROLL for (int i = 0; i < 8; ++i) {
     const auto* pair = reinterpret_cast<const uint32_t*>(pairs + 16 * i);
     store(to + 32 * i, low_halves(pair));

@@ -81,6 +81,34 @@ void transpose(float* x, int64_t lines) {
   transpose(r);
   BG_UNROLL for (int i = 0; i < 16; ++i) store_i(x + 16 * i, r[i]);
 }
+#elif BG_AVX2
+// to[16·i + s] = float i of row(s), i, s < 8.
+template <class Row>
+BG_INLINE void eight_columns(float* to, const Row& row) {
+  __m256 a[8], b[4];
+  BG_UNROLL for (int r = 0; r < 4; ++r) {  // rows r and r + 4 side by side, so that nothing crosses the halves later
+    a[r] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row(r))), _mm_loadu_ps(row(r + 4)), 1);
+    a[r + 4] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row(r) + 4)), _mm_loadu_ps(row(r + 4) + 4), 1);
+  }
+  BG_UNROLL for (int r = 0; r < 8; r += 4) {
+    b[0] = _mm256_unpacklo_ps(a[r], a[r + 1]);
+    b[1] = _mm256_unpackhi_ps(a[r], a[r + 1]);
+    b[2] = _mm256_unpacklo_ps(a[r + 2], a[r + 3]);
+    b[3] = _mm256_unpackhi_ps(a[r + 2], a[r + 3]);
+    _mm256_storeu_ps(to + 16 * r, _mm256_shuffle_ps(b[0], b[2], 0x44));
+    _mm256_storeu_ps(to + 16 * (r + 1), _mm256_shuffle_ps(b[0], b[2], 0xee));
+    _mm256_storeu_ps(to + 16 * (r + 2), _mm256_shuffle_ps(b[1], b[3], 0x44));
+    _mm256_storeu_ps(to + 16 * (r + 3), _mm256_shuffle_ps(b[1], b[3], 0xee));
+  }
+}
+void transpose(float* x, int64_t lines) {
+  alignas(64) float y[16 * 16];
+  for (int64_t i = lines; i < 16; ++i) store(x + 16 * i, splat(0.0f));
+  BG_UNROLL for (int s = 0; s < 16; s += 8) {
+    BG_UNROLL for (int i = 0; i < 16; i += 8) eight_columns(y + 16 * i + s, [&](int r) { return x + 16 * (s + r) + i; });
+  }
+  memcpy(x, y, sizeof y);
+}
 #else
 void transpose(float* x, int64_t lines) {
   float y[16 * 16] = {};

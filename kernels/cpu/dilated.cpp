@@ -35,14 +35,16 @@ struct Unit {
     if (s == 0) s = kMissing;
     float &m = most[t - t0], &sum = total[t - t0];
     const float larger = s > m ? s : m, f = std::exp(m - larger), w = std::exp(s - larger);
-    for (int64_t j = 0; j < d; ++j) out(t)[j] = out(t)[j] * f + (from != nullptr ? w * from[j] : 0.0f);
+    if (from != nullptr)
+      c.isa.element->mix(out(t), f, from, w, d);
+    else if (f != 1)
+      c.isa.element->mix(out(t), f, out(t), 0, d);
     sum = sum * f + w;
     m = larger;
   }
 
   void finish() const {
-    for (int64_t t = t0; t < t1; ++t)
-      for (int64_t j = 0; j < d; ++j) out(t)[j] /= total[t - t0];
+    for (int64_t t = t0; t < t1; ++t) c.isa.element->divide(out(t), total[t - t0], d);
   }
 
   // Rows [a, b), all of the segment that starts at `start`, in a pair whose group j keeps every r-th row of it.

@@ -26,6 +26,8 @@ struct ElementIsa {
   void (*silu_mul)(float* y, const float* gate, const float* up, int64_t n);
   void (*exp_negative)(float* y, const float* x, int64_t n);  // y = e^x, x ≤ 0
   void (*add)(float* y, const float* x, int64_t n);           // y += x
+  void (*mix)(float* y, float f, const float* x, float w, int64_t n);  // y = y·f + x·w
+  void (*divide)(float* y, float by, int64_t n);              // y /= by
 };
 
 // `rows` rows of n floats, `stride` floats from one to the next. y may be x.
