@@ -34,7 +34,7 @@ void finish(const Context& c, const Product& p, float* y, float* sums, int64_t n
 
 int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// What x becomes for weights of a type. Inputs so long that not even two tiles of rows fit into the packed block (half a million) stay float.
+// What x becomes for weights of a type. Inputs so long that not even two tiles of rows fit into the packed block (some hundred thousand) stay float.
 Packing packing_of(const Context& c, Type weights, int64_t D, Phase phase) {
   const Packing p = c.isa.linear->packing(weights, c.precision, phase);
   return p != kPackNone && kPackedBytes / c.isa.linear->packed_stride(p, D) < 32 ? kPackNone : p;
