@@ -83,12 +83,13 @@ FILES_LIB := $(B)/libbreastgpt_files.a
 CORE_SO := $(B)/libbreastgpt.so.$(VERSION)
 FILES_SO := $(B)/libbreastgpt_files.so.$(VERSION)
 
-.PHONY: help deps lib cli demo test tested unit emulated neon asan ubsan tsan bench gpu-bench gpu-check gpu-check-programs install clean
+.PHONY: help deps lib cli demo test tested unit emulated avx512 neon asan ubsan tsan bench gpu-bench gpu-check gpu-check-programs install clean
 help:
 	@echo "make demo      install what is missing, build, ask the demo model about an ultrasound, a slide and a volume"
 	@echo "make test      install what is missing, build, run every test"
 	@echo "make lib cli   the libraries and the programs, in $(B)/"
 	@echo "make asan | ubsan | tsan   the whole test suite under a sanitizer"
+	@echo "make avx512    AVX-512's kernels emulated on any x86-64, their tests (part of make test)"
 	@echo "make neon      the kernels cross-compiled for AArch64, their tests under emulation (part of make test)"
 	@echo "make bench     measured ceilings of this machine and the share of them that each operation reaches; ARGS=model the whole model"
 	@echo "make gpu-bench   on a machine with a GPU: its ceilings, the whole model, every operation, PyTorch beside them; ARGS=\"decode --csv FILE\""
@@ -106,6 +107,13 @@ $(B)/%.o: %.cpp
 	@echo $(CXX) $<
 	@$(CXX) $(CXXFLAGS) $(EXTRA) -c $< -o $@
 $(foreach i,$(ISAS),$(eval $(B)/%.$(i).o: %.isa.cpp ; @mkdir -p $$(@D) && echo $(CXX) $$< [$(i)] && $(CXX) $(CXXFLAGS) -O3 $(ISA_$(i)) -c $$< -o $$@))
+$(B)/%.avx512_emulated.o: %.isa.cpp
+	@mkdir -p $(@D)
+	@echo $(CXX) $< [avx512, emulated]
+	@$(CXX) $(CXXFLAGS) -Wno-psabi -DBG_ISA=avx512 -DBG_AVX512_EMULATED=1 -mavx2 -mfma -mf16c -c $< -o $@
+$(B)/kernels/cpu/ops.avx512_emulated.o: kernels/cpu/ops.cpp
+	@mkdir -p $(@D)
+	@$(CXX) $(CXXFLAGS) -DBG_AVX512_EMULATED=1 -c $< -o $@
 ifneq ($(MODE),release)
 build/release/kernels/cpu/%.o:
 	@$(MAKE) --no-print-directory MODE=release $@
@@ -157,6 +165,11 @@ $(B)/tests/run: $(call obj,$(TESTS)) $(B)/tests/example.o $(CONVERT_OBJ) $(BENCH
 $(B)/tests/kernels: $(call obj,$(KERNEL_TESTS)) $(if $(filter emulated,$(MAKECMDGOALS)),$(patsubst build/$(MODE)%,build/release%,$(ISA_OBJ)),$(ISA_OBJ)) $(EMULATED_OBJ) $(CUDA_OBJ)
 	@echo link $@
 	@$(CXX) $^ -o $@ $(LDFLAGS) $(CUDA_LIBS)
+# The same with AVX-512's kernels made of loops.
+$(B)/tests/kernels-avx512: $(filter-out %/cpu/ops.o,$(call obj,$(KERNEL_TESTS))) $(filter-out %.avx512.o,$(ISA_OBJ)) $(EMULATED_OBJ) $(CUDA_OBJ) \
+    $(patsubst %.isa.cpp,$(B)/%.avx512_emulated.o,$(ISA_SOURCES)) $(B)/kernels/cpu/ops.avx512_emulated.o
+	@echo link $@
+	@$(CXX) $^ -o $@ $(LDFLAGS) $(CUDA_LIBS)
 $(B)/bench: $(call obj,$(SPEED) weights_convert/mix.cpp) $(CORE_LIB)
 	@echo link $@
 	@$(CXX) $^ -o $@ $(LDFLAGS) -lutf8proc $(CUDA_LIBS)
@@ -178,6 +191,7 @@ test: deps
 	$(MAKE) --no-print-directory neon > build/neon.log 2>&1 & neon=$$!; \
 	$(MAKE) --no-print-directory $(JOBS) tested || failed=1; \
 	$(MAKE) --no-print-directory $(JOBS) MODE=asan emulated || failed=1; \
+	$(MAKE) --no-print-directory $(JOBS) avx512 || failed=1; \
 	wait $$neon && grep ^NEON build/neon.log || { cat build/neon.log; failed=1; }; \
 	$(MAKE) --no-print-directory $(JOBS) unit && exit $$failed
 tested: $(B)/tests/run lib cli $(B)/gpu-bench
@@ -189,6 +203,15 @@ unit: tested
 emulated: $(B)/tests/kernels
 	@BG_TEST_BACKENDS=emulated ASAN_OPTIONS=detect_leaks=1 $< -tce='kernels: names*' > $(B)/emulated.log 2>&1 || { cat $(B)/emulated.log; echo "CUDA, emulated under the address sanitizer: FAILED"; exit 1; }
 	@echo "CUDA, emulated under the address sanitizer: $$(tail -n 1 $(B)/emulated.log)"
+
+# AVX-512's kernels on any x86-64, so that they are tested where there is none.
+ifeq ($(filter x86_64%,$(MACHINE)),)
+avx512:
+else
+avx512: $(B)/tests/kernels-avx512
+	@BG_TEST_BACKENDS=cpu $< -tce='cuda*,mirror*' > $(B)/avx512.log 2>&1 && grep -q "up to avx512\|up to amx" $(B)/avx512.log || { cat $(B)/avx512.log; echo "AVX-512, emulated: FAILED"; exit 1; }
+	@echo "AVX-512, emulated: $$(tail -n 1 $(B)/avx512.log)"
+endif
 
 neon:
 	@MAKE="$(MAKE) $(JOBS)" tests/neon.sh

@@ -52,6 +52,9 @@ bool has_avx2() {
 }
 
 bool has_avx512() {
+#ifdef BG_AVX512_EMULATED  // make avx512
+  return has_avx2();
+#endif
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512vnni");
 }

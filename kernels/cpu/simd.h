@@ -36,7 +36,9 @@
 #define BG_I8MM (BG_LEVEL == 6)
 #define BG_INT8 (BG_LEVEL >= 1)  // has integer dot products worth using
 
-#if BG_AVX2 || BG_AVX512
+#if BG_AVX512 && BG_AVX512_EMULATED
+#include "tests/avx512_emulated.h"  // make avx512
+#elif BG_AVX2 || BG_AVX512
 #include <immintrin.h>
 #elif BG_NEON
 #include <arm_neon.h>
@@ -121,26 +123,34 @@ BG_INLINE I or_i(I a, I b) { return _mm512_or_si512(a, b); }
 template <int n> BG_INLINE I shl(I a) { return _mm512_slli_epi32(a, n); }
 template <int n> BG_INLINE I shr(I a) { return _mm512_srli_epi32(a, n); }          // zeros come in
 template <int n> BG_INLINE I shr_signed(I a) { return _mm512_srai_epi32(a, n); }
+#if BG_AVX512_EMULATED
+using emulated::vpdpbusd;
+using emulated::vpdpwssd;
+BG_INLINE I vpdpbusd_at(I sum, I w, const int32_t* a) { return vpdpbusd(sum, w, splat_i(*a)); }
+#else
 // Inline assembly: with the intrinsics clang 14 spills, and gcc may not fold the broadcast.
-BG_INLINE I dot4(I sum, I w, I a) {
+BG_INLINE I vpdpbusd(I sum, I w, I a) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(a));
   return sum;
 }
-BG_INLINE I dot4_small(I sum, I w, I a) { return dot4(sum, w, a); }
-BG_INLINE I dot4_biased(I sum, I w, I a) { return dot4(sum, w, a); }
-// The four activations at `a` for all lanes, as part of the instruction.
-BG_INLINE I dot4_small_at(I sum, I w, const char* a) {
-  asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*reinterpret_cast<const int32_t(*)>(a)));
+BG_INLINE I vpdpbusd_at(I sum, I w, const int32_t* a) {
+  asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*a));
   return sum;
 }
+BG_INLINE I vpdpwssd(I sum, I a, I b) {
+  asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+  return sum;
+}
+#endif
+BG_INLINE I dot4_small(I sum, I w, I a) { return vpdpbusd(sum, w, a); }
+BG_INLINE I dot4_biased(I sum, I w, I a) { return vpdpbusd(sum, w, a); }
+// The four activations at `a` for all lanes, as part of the instruction.
+BG_INLINE I dot4_small_at(I sum, I w, const char* a) { return vpdpbusd_at(sum, w, reinterpret_cast<const int32_t*>(a)); }
 // High halves of bytes, left where they are: sixteen times the codes, which the scale takes back exactly.
 constexpr float kHighUnit = 0.0625f;
 BG_INLINE I high_codes(I q) { return _mm512_and_si512(q, _mm512_set1_epi32(int(0xf0f0f0f0))); }
 BG_INLINE I start_biased(int32_t correction) { return splat_i(correction); }
-BG_INLINE I dot2(I sum, I a, I b) {
-  asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
-  return sum;
-}
+BG_INLINE I dot2(I sum, I a, I b) { return vpdpwssd(sum, a, b); }
 #elif BG_AVX2
 // ---- AVX2 + FMA + F16C: V is two of 16 registers --------------------------------------------------------------------------------------
 struct V { __m256 a, b; };
