@@ -1,6 +1,7 @@
-"""Decoders of Qwen3 shapes with random weights as GGUF files that llama.cpp loads: the files of the peers in kernels/PERFORMANCE.md.
+"""Decoders of Qwen3 shapes and the ViT of the 8B with random weights as GGUF files that llama.cpp loads: the files of the peers in kernels/PERFORMANCE.md.
 
     python tests/oracle/peer_files.py 0.6B|4B|8B BF16|Q8_0|Q4_K_M OUT.gguf [LAYERS]
+    python tests/oracle/peer_files.py ViT F16|BF16|Q8_0 OUT.gguf
 
 Needs gguf 0.19.0, numpy 2.4.6. Blocks are random bytes with scales that keep values near 2^-6, written as they are: no quantiser runs. Q4_K_M is the public
 mix: Q6_K for attn_v and ffn_down of the layers that get more bits, and for embedding and output. No vocabulary: llama-bench needs token ids only.
@@ -20,6 +21,9 @@ rng = np.random.default_rng(1)
 def pattern(kind, values):
     block, size = gguf.GGML_QUANT_SIZES[kind]
     b = rng.integers(0, 256, (values // block, size), dtype=np.uint8)
+    if kind == T.F16:
+        u = (b.reshape(-1).view(np.uint16) & 0x83FF) | 0x2400
+        return u.view(np.uint8)
     if kind == T.BF16:
         u = (b.reshape(-1).view(np.uint16) & 0x807F) | 0x3C80
         return u.view(np.uint8)
@@ -54,8 +58,63 @@ def more_bits(i, n):
     return i < n // 8 or i >= 7 * n // 8 or (i - n // 8) % 3 == 2
 
 
+def vit(kind, out, depth=27, d=1152, heads=16, ffn=4304, width=4096, levels=(8, 16, 24)):
+    kind = {"F16": T.F16, "BF16": T.BF16, "Q8_0": T.Q8_0}[kind]
+    w = gguf.GGUFWriter(out, "clip")
+    w.add_string("clip.projector_type", "qwen3vl_merger")
+    w.add_bool("clip.has_vision_encoder", True)
+    w.add_bool("clip.use_gelu", True)
+    for key, value in {"embedding_length": d, "attention.head_count": heads, "feed_forward_length": ffn, "block_count": depth, "projection_dim": width,
+                       "image_size": 768, "patch_size": 16, "spatial_merge_size": 2}.items():
+        w.add_uint32("clip.vision." + key, value)
+    w.add_float32("clip.vision.attention.layer_norm_epsilon", 1e-6)
+    w.add_array("clip.vision.image_mean", [0.5] * 3)
+    w.add_array("clip.vision.image_std", [0.5] * 3)
+    w.add_array("clip.vision.is_deepstack_layers", [i in levels for i in range(depth)])
+
+    def small(name, *shape, scale=0.01):
+        w.add_tensor(name, (rng.standard_normal(shape) * scale).astype(np.float32))
+
+    def linear(name, outputs, inputs):
+        k = kind if inputs % gguf.GGML_QUANT_SIZES[kind][0] == 0 else T.F16
+        raw = data(k, outputs * inputs)
+        w.add_tensor(name + ".weight", raw.reshape(outputs, -1), raw_dtype=k)
+        small(name + ".bias", outputs)
+
+    def norm(name, n):
+        w.add_tensor(name + ".weight", np.ones(n, np.float32))
+        small(name + ".bias", n)
+
+    for name in ("v.patch_embd.weight", "v.patch_embd.weight.1"):
+        small(name, d, 3, 16, 16)
+    small("v.patch_embd.bias", d)
+    small("v.position_embd.weight", 2304, d)
+    for i in range(depth):
+        b = f"v.blk.{i}."
+        norm(b + "ln1", d)
+        linear(b + "attn_qkv", 3 * d, d)
+        linear(b + "attn_out", d, d)
+        norm(b + "ln2", d)
+        linear(b + "ffn_up", ffn, d)
+        linear(b + "ffn_down", d, ffn)
+        if i in levels:
+            b = f"v.deepstack.{i}."
+            norm(b + "norm", 4 * d)
+            linear(b + "fc1", 4 * d, 4 * d)
+            linear(b + "fc2", width, 4 * d)
+    norm("v.post_ln", d)
+    linear("mm.0", 4 * d, 4 * d)
+    linear("mm.2", width, 4 * d)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
 def main():
     name, kind, out = sys.argv[1:4]
+    if name == "ViT":
+        return vit(kind, out)
     layers, hidden, ffn, heads, tied = SHAPES[name]
     if len(sys.argv) > 4:
         layers = int(sys.argv[4])
