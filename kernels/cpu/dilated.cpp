@@ -35,10 +35,11 @@ struct Unit {
     if (s == 0) s = kMissing;
     float &m = most[t - t0], &sum = total[t - t0];
     const float larger = s > m ? s : m, f = std::exp(m - larger), w = std::exp(s - larger);
-    if (from != nullptr)
+    if (from != nullptr) {
       c.isa.element->mix(out(t), f, from, w, d);
-    else if (f != 1)
-      c.isa.element->mix(out(t), f, out(t), 0, d);
+    } else if (f != 1) {
+      for (int64_t j = 0; j < d; ++j) out(t)[j] *= f;
+    }
     sum = sum * f + w;
     m = larger;
   }
