@@ -126,7 +126,11 @@ template <int n> BG_INLINE I shr_signed(I a) { return _mm512_srai_epi32(a, n); }
 #if BG_AVX512_EMULATED
 using emulated::vpdpbusd;
 using emulated::vpdpwssd;
-BG_INLINE I vpdpbusd_at(I sum, I w, const int32_t* a) { return vpdpbusd(sum, w, splat_i(*a)); }
+BG_INLINE I vpdpbusd_at(I sum, I w, const int32_t* a) {
+  int32_t four;
+  memcpy(&four, a, 4);
+  return vpdpbusd(sum, w, splat_i(four));
+}
 #else
 // Inline assembly: with the intrinsics clang 14 spills, and gcc may not fold the broadcast.
 BG_INLINE I vpdpbusd(I sum, I w, I a) {
