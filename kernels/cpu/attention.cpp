@@ -9,13 +9,13 @@
 
 namespace bg::cpu {
 
-int64_t attend_rows(const Context& c, int64_t heads, int64_t rows) {
+int64_t attend_rows(const Context& c, int64_t heads, int64_t rows, int64_t d) {
   constexpr int64_t kWhole = 48;           // whole vectors of every instruction set
   const int64_t wanted = divide_up(8 * c.threads.count(), heads);
-  int64_t parts = divide_up(rows, kAttendRows);
+  int64_t parts = divide_up(rows, attend_most(d));
   if (parts < wanted) parts = wanted;
   const int64_t each = divide_up(divide_up(rows, parts), kWhole) * kWhole;
-  return each < kAttendRows ? each : kAttendRows;
+  return each < attend_most(d) ? each : attend_most(d);
 }
 
 AttendArgs attend_args(const Context& c, const Tensor& k, const Tensor& v, int64_t first, int64_t step, int64_t head, int64_t d) {
@@ -79,7 +79,7 @@ void share_keys(const Context& c, int64_t heads, int64_t parts, int64_t keys, co
 
 void attention_frames(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t frame) {
   if (q.rows == 0) return;
-  const int64_t d = q.cols / heads, frames = q.rows / frame, each = attend_rows(c, frames * heads, frame), per_head = divide_up(frame, each);
+  const int64_t d = q.cols / heads, frames = q.rows / frame, each = attend_rows(c, frames * heads, frame, d), per_head = divide_up(frame, each);
   const auto args_of = [&](int64_t unit) { return attend_args(c, k, v, unit / heads * frame, 1, unit % heads, d); };
   share_keys(c, frames * heads, per_head, frame, args_of, [&](int64_t unit, int64_t part, const AttendArgs& args, int thread) {
     const int64_t r0 = part * each, r1 = frame - r0 < each ? frame : r0 + each, t0 = unit / heads * frame;
@@ -90,7 +90,7 @@ void attention_frames(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, 
 }
 
 void attention_causal(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, int64_t past) {
-  const int64_t d = q.cols / heads, G = heads / kv_heads, rows = q.rows * G, each = attend_rows(c, kv_heads, rows), per_head = divide_up(rows, each);
+  const int64_t d = q.cols / heads, G = heads / kv_heads, rows = q.rows * G, each = attend_rows(c, kv_heads, rows, d), per_head = divide_up(rows, each);
   const auto keys = [&](int64_t t) { return past + t + 1; };
   const auto fill_rows = [&](AttendRow* to, int64_t head, int64_t r0, int64_t r1) { fill(to, o, q, 0, head * G * d, d, G, r0, r1, keys); };
   const int64_t spans = spans_of(past + q.rows);

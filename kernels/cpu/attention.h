@@ -9,9 +9,12 @@
 
 namespace bg::cpu {
 
-constexpr int64_t kAttendRows = 384;     // the most query rows in one call: they share what is made of the keys
+constexpr int64_t kAttendRows = 528;     // the most query rows in one call: they share what is made of the keys
 constexpr int64_t kSpanKeys = 512;       // keys of a span, counted from key 0; each is summed from nothing, then joined to those before it
 constexpr int64_t kHeadDimMax = 256;
+static inline int64_t attend_most(int64_t d) { return d <= 176 ? kAttendRows : 384; }  // the same for heads of d
+constexpr int64_t kAttendQueries = 384 * kHeadDimMax;                                  // floats of attend_most rows of d
+static_assert(176 * kAttendRows <= kAttendQueries);
 constexpr int64_t kFewRows = 4, kFewHeads = 8;
 
 struct AttendRow {
@@ -50,7 +53,7 @@ struct AttentionIsa {
   void (*finish)(const AttendRow* rows, const float* states, int64_t d, int64_t count);
 };
 
-constexpr size_t kAttendStates = size_t(kAttendRows) * (kHeadDimMax + 2) * sizeof(float);  // of a full call
+constexpr size_t kAttendStates = size_t(kAttendQueries + 2 * kAttendRows) * sizeof(float);  // of a full call
 constexpr size_t kAttendScratch = kThreadScratch - kAttendStates;
 
 }  // namespace bg::cpu

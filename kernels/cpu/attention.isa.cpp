@@ -16,6 +16,8 @@
 #include "kernels/cpu/simd.h"
 #if BG_AMX
 #include "kernels/cpu/attention_tiles.h"
+#elif BG_DPBF16
+#include "kernels/cpu/attention_pairs.h"
 #endif
 
 namespace bg::cpu::BG_ISA {
@@ -219,27 +221,57 @@ struct FloatPath {
   }
 };
 static_assert(kFewScratch * sizeof(float) <= kAttendScratch);
-static_assert((FloatPath::kScratch + kAttendRows * kHeadDimMax + 2 * FloatPath::kBlock * kHeadDimMax) * sizeof(float) + kAttendStates <= kAttendScratch);
+static_assert((FloatPath::kScratch + kAttendQueries + 2 * FloatPath::kBlock * kHeadDimMax) * sizeof(float) + kAttendStates <= kAttendScratch);
 
-int64_t packed_floats(const AttendArgs& a) {
 #if BG_AMX
-  if (a.precision == Precision::fast) return kSpanKeys / TilePath::kBlock * TilePath::block_floats(a.d);
+using FastPath = TilePath;
+#elif BG_DPBF16
+using FastPath = PairPath;
+#else
+using FastPath = FloatPath;
 #endif
-  return kSpanKeys / FloatPath::kBlock * FloatPath::block_floats(a.d);
-}
+bool fast(const AttendArgs& a) { return a.precision == Precision::fast; }
 
-void pack(float* to, const AttendArgs& a, int64_t span, int64_t keys) {
-#if BG_AMX
-  if (a.precision == Precision::fast) return pack_span<TilePath>(to, a, span, keys);
-#endif
-  pack_span<FloatPath>(to, a, span, keys);
-}
+template <class Path>
+int64_t packed_span(int64_t d) { return kSpanKeys / Path::kBlock * Path::block_floats(d); }
+int64_t packed_floats(const AttendArgs& a) { return fast(a) ? packed_span<FastPath>(a.d) : packed_span<FloatPath>(a.d); }
+
+void pack(float* to, const AttendArgs& a, int64_t span, int64_t keys) { fast(a) ? pack_span<FastPath>(to, a, span, keys) : pack_span<FloatPath>(to, a, span, keys); }
 
 void sums(float* states, const AttendArgs& a, const AttendRow* rows, int64_t count, int64_t first, int64_t last, char* scratch) {
+  auto* floats = reinterpret_cast<float*>(scratch);
+  if (!fast(a)) return walk<FloatPath>(states, a, rows, count, first, last, floats);
 #if BG_AMX
-  if (a.precision == Precision::fast) return sums_of_tiles(states, a, rows, count, first, last, scratch);
+  const TileUse tiles;
 #endif
-  walk<FloatPath>(states, a, rows, count, first, last, reinterpret_cast<float*>(scratch));
+  walk<FastPath>(states, a, rows, count, first, last, floats);
+}
+
+// ---- one token ------------------------------------------------------------------------------------------------------------------------------
+
+template <int R, class T>
+void sums_of(float* states, const AttendArgs& a, const AttendRow* rows, int64_t heads, int64_t count, int64_t span, float* scratch) {
+#if BG_DPBF16
+  if (fast(a)) return pair_sums_of_few<R, T>(states, a, rows, heads, count, span, scratch);
+#endif
+  sums_of_few<R, T>(states, a, rows, heads, count, span, scratch);
+}
+
+void sums_few(float* states, const AttendArgs& a, const AttendRow* rows, int64_t heads, int64_t count, int64_t span, char* scratch) {
+  const auto with = [&](auto as) {
+    using T = decltype(as);
+    auto* floats = reinterpret_cast<float*>(scratch);
+    if (count == 1) return sums_of<1, T>(states, a, rows, heads, count, span, floats);
+    if (count == 2) return sums_of<2, T>(states, a, rows, heads, count, span, floats);
+    sums_of<kFewRows, T>(states, a, rows, heads, count, span, floats);
+  };
+  if (a.type == Type::bf16) return with(Bf16{});
+  with(float{});
+}
+
+bool are_few(const AttendArgs& a, int64_t count) {
+  if (BG_AMX && fast(a)) return false;  // its tiles have bits of their own
+  return count <= kFewRows && a.d % 16 == 0;
 }
 
 }  // namespace

@@ -190,24 +190,5 @@ void sums_of_few(float* states, const AttendArgs& a, const AttendRow* rows, int6
   }
 }
 
-void sums_few(float* states, const AttendArgs& a, const AttendRow* rows, int64_t heads, int64_t count, int64_t span, char* scratch) {
-  const auto with = [&](auto as) {
-    using T = decltype(as);
-    auto* floats = reinterpret_cast<float*>(scratch);
-    if (count == 1) return sums_of_few<1, T>(states, a, rows, heads, count, span, floats);
-    if (count == 2) return sums_of_few<2, T>(states, a, rows, heads, count, span, floats);
-    sums_of_few<kFewRows, T>(states, a, rows, heads, count, span, floats);
-  };
-  if (a.type == Type::bf16) return with(Bf16{});
-  with(float{});
-}
-
-bool are_few(const AttendArgs& a, int64_t count) {
-#if BG_AMX
-  if (a.precision == Precision::fast) return false;  // its tiles have bits of their own
-#endif
-  return count <= kFewRows && a.d % 16 == 0;
-}
-
 }  // namespace
 }  // namespace bg::cpu::BG_ISA

@@ -4,7 +4,7 @@
 // Keys and values of a block are turned into tiles once for all rows of a call; keys, inputs and columns that do not exist are zeros there.
 // Included by attention.isa.cpp only.
 #pragma once
-#include "kernels/cpu/attention_state.h"
+#include "kernels/cpu/attention_bf16.h"
 
 namespace bg::cpu::BG_ISA {
 namespace {
@@ -20,25 +20,6 @@ struct alignas(64) TileConfig {
   uint8_t lines[16];
 };
 const TileConfig kAllTiles = {1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
-
-// Sixteen floats and the sixteen after them as 32 bf16.
-BG_INLINE I to_bf16(V first, V second) { return I(_mm512_cvtne2ps_pbh(second, first)); }
-// Sixteen pairs (first, second).
-BG_INLINE I to_pairs(V first, V second) {
-  const I order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  return _mm512_permutexvar_epi16(order, to_bf16(first, second));
-}
-BG_INLINE V some(const float* p, int64_t n) { return n >= 16 ? load(p) : n > 0 ? load_first(p, n) : splat(0.0f); }
-
-// 2^x for x ≤ 0, relative error below 2^−13: x = n + r with n = ⌊x⌋, a polynomial of degree 3 in r. 1 for 0, 0 for −∞.
-BG_INLINE V exp2_short(V x) {
-  const V r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF);
-  V p = splat(7.7067042e-2f);
-  p = madd(p, r, splat(2.27644991e-1f));
-  p = madd(p, r, splat(6.95116786e-1f));
-  p = madd(p, r, splat(1.0f));
-  return _mm512_scalef_ps(p, x);
-}
 
 // z of 32 keys × N vectors of rows: tiles (N, key/16) of z, `z_step` floats from one vector to the next. k (2, depth), q (N, depth) tiles.
 template <int N>
@@ -152,14 +133,6 @@ struct TilePath {
     }
   }
 
-  // Row s of `from` as floats: where it lies, or in `spare`.
-  static const float* row_of(float* spare, Type type, const void* from, size_t stride, int64_t s, int64_t d) {
-    const char* row = static_cast<const char*>(from) + size_t(s) * stride;
-    if (type == Type::f32) return reinterpret_cast<const float*>(row);
-    floats_of(spare, type, row, d);
-    return spare;
-  }
-
   static int64_t key_floats(int64_t d) { return kBlock / 16 * depth(d) * kTile; }
   static int64_t block_floats(int64_t d) { return key_floats(d) + (d + 15) / 16 * kTileChunks * kTile; }
 
@@ -211,13 +184,14 @@ struct TilePath {
     if (j < d) tile_values<1, N>(states + 16 * j, step, keys.v + j / 16 * kTileChunks * kTile, p, chunks);
   }
 };
-static_assert((TilePath::kScratch + kAttendRows * kHeadDimMax / 2 + TilePath::kBlock * kHeadDimMax) * sizeof(float) + kAttendStates <= kAttendScratch);
+static_assert((TilePath::kScratch + kAttendQueries / 2 + TilePath::kBlock * kHeadDimMax) * sizeof(float) + kAttendStates <= kAttendScratch);
 
-void sums_of_tiles(float* states, const AttendArgs& a, const AttendRow* rows, int64_t count, int64_t first, int64_t last, char* scratch) {
-  _tile_loadconfig(&kAllTiles);
-  walk<TilePath>(states, a, rows, count, first, last, reinterpret_cast<float*>(scratch));
-  _tile_release();
-}
+struct TileUse {
+  TileUse() { _tile_loadconfig(&kAllTiles); }
+  ~TileUse() { _tile_release(); }
+  TileUse(const TileUse&) = delete;
+  TileUse& operator=(const TileUse&) = delete;
+};
 
 }  // namespace
 }  // namespace bg::cpu::BG_ISA

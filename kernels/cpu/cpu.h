@@ -73,7 +73,7 @@ void attention_frames(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, 
 void attention_causal(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, int64_t past);
 // For both attentions: how many query rows of `rows` one call takes, so that there is work for all threads; and the rows of k and v from `first` on, every
 // step-th, as head `head` sees them.
-int64_t attend_rows(const Context& c, int64_t heads, int64_t rows);
+int64_t attend_rows(const Context& c, int64_t heads, int64_t rows, int64_t d);
 AttendArgs attend_args(const Context& c, const Tensor& k, const Tensor& v, int64_t first, int64_t step, int64_t head, int64_t d);
 // dilated.cpp, concept.cpp
 void attention_dilated(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, const Dilation* pairs, int64_t n);

@@ -9,7 +9,7 @@
 namespace bg::cpu {
 namespace {
 
-constexpr int64_t kUnitRows = 4 * kAttendRows;  // a dilation of 4 still fills a call
+constexpr int64_t kUnitRows = 2048;  // whole segments of LongNet: a dilation of 4 still fills a call
 constexpr float kMissing = -1e8f;               // s of a pair that does not hold the row
 
 // The rows [t0, t1) of one head, their sums over the pairs so far.
@@ -79,7 +79,7 @@ struct Unit {
       }
       rows[count] = {row(q, t) + head * d, nullptr, keys, nullptr};
       where[count++] = t;
-      if (count == kAttendRows) attend();
+      if (count == attend_most(d)) attend();
     }
     attend();
   }
@@ -88,10 +88,11 @@ struct Unit {
 }  // namespace
 
 void attention_dilated(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, const Dilation* pairs, int64_t n) {
-  const int64_t T = q.rows, each = 4 * attend_rows(c, heads, divide_up(T, 4)), per_head = divide_up(T, each);
+  const int64_t T = q.rows, d = q.cols / heads, wanted = 4 * attend_rows(c, heads, divide_up(T, 4), d);
+  const int64_t each = wanted < kUnitRows ? wanted : kUnitRows, per_head = divide_up(T, each);
   c.threads.run(heads * per_head, [&](int64_t index, int thread) {
     const int64_t t0 = index % per_head * each, t1 = T - t0 < each ? T : t0 + each;
-    Unit unit{c, thread, o, q, k, v, index / per_head, q.cols / heads, t0, t1, {}, {}};
+    Unit unit{c, thread, o, q, k, v, index / per_head, d, t0, t1, {}, {}};
     unit.begin();
     for (int64_t p = 0; p < n; ++p) {
       const int64_t g = pairs[p].segment, r = pairs[p].dilation, group = unit.head / divide_up(heads, r);

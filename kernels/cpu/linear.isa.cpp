@@ -234,8 +234,7 @@ void tile_bf16(float* sums, const char* x, const Chunk& w, bool resume) {
       int32_t pair;
       memcpy(&pair, at + 64 * m, 4);
       const I a = splat_i(pair);
-      // Inline assembly for the reasons given at dot4.
-      BG_UNROLL for (int n = 0; n < N; ++n) asm("vdpbf16ps %2, %1, %0" : "+v"(acc[m][n]) : "v"(b[n]), "v"(a));
+      BG_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = dot2_bf16(acc[m][n], b[n], a);
     }
   }
   BG_UNROLL for (int m = 0; m < M; ++m) {

@@ -146,6 +146,13 @@ BG_INLINE I vpdpwssd(I sum, I a, I b) {
   return sum;
 }
 #endif
+#if BG_DPBF16
+// sum + Σ of two products of bf16: that of the high halves, then that of the low ones, both fused; subnormal numbers, also sums, count as 0.
+BG_INLINE V dot2_bf16(V sum, I a, I b) {
+  asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+  return sum;
+}
+#endif
 BG_INLINE I dot4_small(I sum, I w, I a) { return vpdpbusd(sum, w, a); }
 BG_INLINE I dot4_biased(I sum, I w, I a) { return vpdpbusd(sum, w, a); }
 // The four activations at `a` for all lanes, as part of the instruction.

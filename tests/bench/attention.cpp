@@ -62,8 +62,8 @@ void dilated(Report& report, Ops& ops, Ceiling c, const char* name, int64_t N, i
 void bench_attention(Report& report, Ops& ops) {
   report.title("attention");
   const Options& o = report.options();
-  // Only tiles multiply bf16 here: elsewhere attention is float32 (kernels/ops.h, Precision::fast).
-  const Ceiling c = ceiling_of(o.isa, o.precision, o.isa == Isa::amx ? Type::bf16 : Type::f32);
+  // Tiles and vdpbf16ps multiply bf16; elsewhere attention is float32 (kernels/ops.h, Precision::fast).
+  const Ceiling c = ceiling_of(o.isa, o.precision, o.isa == Isa::amx || o.isa == Isa::avx512bf16 ? Type::bf16 : Type::f32);
   frames(report, ops, c, "attention 8B ViT, 4096 patches, 16 heads of 72", 4096, 16, 72);
   frames(report, ops, c, "attention 4B ViT, 4096 patches, 16 heads of 64", 4096, 16, 64);
   for (const Type type : {Type::f32, Type::bf16, Type::q8_0}) {

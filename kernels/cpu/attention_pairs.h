@@ -1,0 +1,357 @@
+// Attention with vdpbf16ps: q, k, v and p in bf16, sums in float (Precision::fast). The scheme is that of attention.isa.cpp, two numbers at a time:
+//   Sᵀ = K·Qᵀ: a line holds the inputs (2i, 2i + 1) of sixteen rows; a key's pair of inputs is the same for all of them
+//   Oᵀ = Vᵀ·Pᵀ: a line holds p of the keys (2s, 2s + 1) for sixteen rows; a column's pair of values likewise
+// dot2_bf16 adds the product of the second of a pair, then that of the first. Sums of p: sixteen, of every sixteenth key, then halves joined (sum_of_sixteen).
+// One token has lanes of its own, for the reason given in attention_few.h, and the same bits.
+// Included by attention.isa.cpp only.
+#pragma once
+#include "kernels/cpu/attention_bf16.h"
+#include "kernels/cpu/attention_few.h"
+
+namespace bg::cpu::BG_ISA {
+namespace {
+
+constexpr int64_t kPairBlock = 128;  // keys of a block
+constexpr float kLog2e = 1.44269504f;
+
+// z of M keys × N vectors of rows, before scaling: z[n·z_step + 16·key] = Σ_i pairs of k and q, ascending i. q (N, pairs, 16), k (keys, pairs).
+template <int M, int N>
+__attribute__((noinline)) void pair_dots(float* z, int64_t z_step, const uint32_t* q, const uint32_t* k, int64_t pairs) {
+  V acc[M][N];
+  BG_UNROLL for (int m = 0; m < M; ++m) {
+    BG_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = splat(0.0f);
+  }
+  for (int64_t i = 0; i < pairs; ++i) {
+    I b[N];
+    BG_UNROLL for (int n = 0; n < N; ++n) b[n] = load_i(q + 16 * (n * pairs + i));
+    BG_UNROLL for (int m = 0; m < M; ++m) {
+      const I a = splat_i(int32_t(k[m * pairs + i]));
+      BG_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = dot2_bf16(acc[m][n], b[n], a);
+    }
+  }
+  BG_UNROLL for (int m = 0; m < M; ++m) {
+    BG_UNROLL for (int n = 0; n < N; ++n) store(z + n * z_step + 16 * m, acc[m][n]);
+  }
+}
+
+// o of M columns × N vectors of rows: o = o·f + Σ_s pairs of p and v. o: M lines of 16 of the first state; p (N, kPairBlock/2, 16); v: the first of the columns of
+// (keys/2, d). Rows that end inside the block: a pair's second key counts only where the row sees it, whatever its value.
+template <int M, int N>
+__attribute__((noinline)) void pair_values(float* o, int64_t o_step, const uint32_t* p, const V* f, const uint32_t* v, int64_t d, const Sight& sight) {
+  V acc[M][N];
+  BG_UNROLL for (int m = 0; m < M; ++m) {
+    BG_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = mul(load(o + n * o_step + 16 * m), f[n]);
+  }
+  int64_t s = 0;
+  for (; 2 * s + 2 <= sight.all; ++s, v += d) {
+    I b[N];
+    BG_UNROLL for (int n = 0; n < N; ++n) b[n] = load_i(p + 16 * (n * kPairBlock / 2 + s));
+    BG_UNROLL for (int m = 0; m < M; ++m) {
+      const I a = splat_i(int32_t(v[m]));
+      BG_UNROLL for (int n = 0; n < N; ++n) acc[m][n] = dot2_bf16(acc[m][n], b[n], a);
+    }
+  }
+  for (; 2 * s < sight.any; ++s, v += d) {
+    const V first = splat(float(2 * s)), second = splat(float(2 * s + 1));
+    BG_UNROLL for (int m = 0; m < M; ++m) {
+      const I both = splat_i(int32_t(v[m])), one = splat_i(int32_t(v[m] & 0xffff));
+      BG_UNROLL for (int n = 0; n < N; ++n) {
+        const I b = load_i(p + 16 * (n * kPairBlock / 2 + s));
+        const V limit = sight.all < sight.any ? load(sight.limits + 16 * n) : splat(float(sight.any));
+        const V sum = where_less(first, limit, dot2_bf16(acc[m][n], b, one), acc[m][n]);
+        acc[m][n] = where_less(second, limit, dot2_bf16(acc[m][n], b, both), sum);
+      }
+    }
+  }
+  BG_UNROLL for (int m = 0; m < M; ++m) {
+    BG_UNROLL for (int n = 0; n < N; ++n) store(o + n * o_step + 16 * m, acc[m][n]);
+  }
+}
+
+template <int M, int N>
+void some_pair_dots(int64_t count, float* z, int64_t z_step, const uint32_t* q, const uint32_t* k, int64_t pairs) {
+  if constexpr (M > 0) {
+    if (count == M) return pair_dots<M, N>(z, z_step, q, k, pairs);
+    some_pair_dots<M - 1, N>(count, z, z_step, q, k, pairs);
+  }
+}
+template <int M, int N>
+void some_pair_values(int64_t count, float* o, int64_t o_step, const uint32_t* p, const V* f, const uint32_t* v, int64_t d, const Sight& sight) {
+  if constexpr (M > 0) {
+    if (count == M) return pair_values<M, N>(o, o_step, p, f, v, d, sight);
+    some_pair_values<M - 1, N>(count, o, o_step, p, f, v, d, sight);
+  }
+}
+
+// m' = max(m, largest z · scale), stored; returns e^(m − m'). by, minus: p = 2^(z·by + minus).
+struct Softening {
+  V by, minus, factor;
+};
+BG_INLINE Softening soften_from(float* state, int64_t d, V most, float scale) {
+  const V m = load(largest_of(state, d)), larger = max(mul(most, splat(scale)), m);
+  store(largest_of(state, d), larger);
+  const V minus = where_less(splat(-INFINITY), larger, mul(larger, splat(-kLog2e)), splat(0.0f));  // rows that see none of the keys: −∞ − 0
+  return {splat(scale * kLog2e), minus, factor(m, larger)};
+}
+
+BG_INLINE V sum_of_sixteen(V (&sum)[16]) {
+  BG_UNROLL for (int half = 8; half > 0; half /= 2) {
+    BG_UNROLL for (int i = 0; i < half; ++i) sum[i] = add(sum[i], sum[i + half]);
+  }
+  return sum[0];
+}
+
+// z (keys, 16) of one vector of rows → p in pairs of keys; the state's m and l; returns what its sums are to be multiplied by.
+__attribute__((noinline)) V pair_soften(float* z, uint32_t* p, float* state, int64_t d, float scale, const Sight& sight, const float* limits) {
+  const V none = splat(-INFINITY);
+  const int64_t whole = (sight.any + 15) / 16 * 16;
+  for (int64_t s = sight.all; s < sight.any; ++s) store(z + 16 * s, where_less(splat(float(s)), load(limits), load(z + 16 * s), none));
+  for (int64_t s = sight.any; s < whole; ++s) store(z + 16 * s, none);
+  V most[4] = {none, none, none, none};
+  for (int64_t s = 0; s < whole; s += 4) {
+    BG_UNROLL for (int i = 0; i < 4; ++i) most[i] = max(load(z + 16 * (s + i)), most[i]);
+  }
+  const Softening to = soften_from(state, d, max(max(most[0], most[1]), max(most[2], most[3])), scale);
+  V sum[16];
+  BG_UNROLL for (int i = 0; i < 16; ++i) sum[i] = splat(0.0f);
+  for (int64_t s = 0; s < whole; s += 16) {
+    BG_UNROLL for (int i = 0; i < 16; i += 2) {
+      const V first = exp2_short(madd(load(z + 16 * (s + i)), to.by, to.minus)), second = exp2_short(madd(load(z + 16 * (s + i + 1)), to.by, to.minus));
+      sum[i] = add(sum[i], first);
+      sum[i + 1] = add(sum[i + 1], second);
+      store_i(p + 8 * (s + i), to_pairs(first, second));
+    }
+  }
+  float* l = total_of(state, d);
+  store(l, madd(load(l), to.factor, sum_of_sixteen(sum)));
+  return to.factor;
+}
+
+struct PairPath {
+  static constexpr int kVectors = 3, kTile = 8;  // 24 accumulators + 3 + 1 operands of 32 registers
+  static constexpr int64_t kBlock = kPairBlock, kGroup = 16 * kVectors;
+  static constexpr int64_t kScratch = kGroup * kBlock / 2 * 3;  // z, p
+
+  struct Keys {
+    const uint32_t *k, *v;  // k (keys, pairs of inputs), v (pairs of keys, d)
+  };
+
+  static int64_t pairs(int64_t d) { return (d + 1) / 2; }
+  static int64_t query_floats(int64_t d) { return 16 * pairs(d); }
+
+  // (pairs, 16); lanes without a row are 0.
+  static void pack_queries(float* to, const AttendRow* rows, int64_t count, int64_t d) {
+    for (int64_t j = 0; j < d; j += 32) {
+      I r[16];
+      BG_UNROLL for (int i = 0; i < 16; ++i) r[i] = i < count ? to_bf16(some(rows[i].q + j, d - j), some(rows[i].q + j + 16, d - j - 16)) : zero_i();
+      transpose(r);
+      const int64_t lines = least(16, pairs(d - j));
+      BG_UNROLL for (int i = 0; i < 16; ++i) {
+        if (i < lines) store_i(to + 16 * (j / 2 + i), r[i]);
+      }
+    }
+  }
+
+  static int64_t block_floats(int64_t d) { return (kBlock * pairs(d) + kBlock / 2 * d + 15) / 16 * 16; }
+
+  static void write(float* to, I line, int64_t count) {
+    if (count >= 16)
+      store_i(to, line);
+    else
+      store_first(to, V(line), count);
+  }
+  static void pack_block(float* to, const AttendArgs& a, int64_t s0, int64_t count) {
+    const int64_t d = a.d;
+    float spare[2 * kHeadDimMax];
+    for (int64_t s = s0; s < s0 + count; ++s, to += pairs(d)) {
+      fetch(a.k, a.k_stride, s + kAhead, a.type, d);
+      const float* from = row_of(spare, a.type, a.k, a.k_stride, s, d);
+      for (int64_t j = 0; j < d; j += 32) write(to + j / 2, to_bf16(some(from + j, d - j), some(from + j + 16, d - j - 16)), pairs(d - j));
+    }
+    to += (kBlock - count) * pairs(d);
+    for (int64_t s = s0; s < s0 + count; s += 2, to += d) {
+      fetch(a.v, a.v_stride, s + kAhead, a.type, d);
+      fetch(a.v, a.v_stride, s + kAhead + 1, a.type, d);
+      const float *first = row_of(spare, a.type, a.v, a.v_stride, s, d), *second = s + 1 < s0 + count ? row_of(spare + kHeadDimMax, a.type, a.v, a.v_stride, s + 1, d) : nullptr;
+      for (int64_t j = 0; j < d; j += 16) write(to + j, to_pairs(some(first + j, d - j), second != nullptr ? some(second + j, d - j) : splat(0.0f)), d - j);
+    }
+  }
+
+  static Keys keys_of(const AttendArgs& a, int64_t s0, int64_t count, bool, float* spare) {
+    if (a.packed == nullptr) pack_block(spare, a, s0, count);
+    const auto* at = reinterpret_cast<const uint32_t*>(a.packed != nullptr ? a.packed + s0 / kBlock * block_floats(a.d) : spare);
+    return {at, at + kBlock * pairs(a.d)};
+  }
+
+  static void block(float* states, const AttendArgs& a, const float* queries, int64_t count, const Keys& keys, const Sight& sight, float* scratch) {
+    if (count <= 16) return vectors<1>(states, a, queries, keys, sight, scratch);
+    if (count <= 32) return vectors<2>(states, a, queries, keys, sight, scratch);
+    vectors<3>(states, a, queries, keys, sight, scratch);
+  }
+
+  template <int N>
+  static void vectors(float* states, const AttendArgs& a, const float* queries, const Keys& keys, const Sight& sight, float* z) {
+    const int64_t d = a.d, step = attend_state(d), deep = pairs(d), z_step = 16 * kBlock;
+    const auto* q = reinterpret_cast<const uint32_t*>(queries);
+    auto* p = reinterpret_cast<uint32_t*>(z + kGroup * kBlock);
+    int64_t s = 0;
+    for (; s + kTile <= sight.any; s += kTile) pair_dots<kTile, N>(z + 16 * s, z_step, q, keys.k + s * deep, deep);
+    some_pair_dots<kTile - 1, N>(sight.any - s, z + 16 * s, z_step, q, keys.k + s * deep, deep);
+    V f[N];
+    for (int n = 0; n < N; ++n) f[n] = pair_soften(z + n * z_step, p + n * 8 * kBlock, states + n * step, d, a.scale, sight, sight.limits + 16 * n);
+    int64_t j = 0;
+    for (; j + kTile <= d; j += kTile) pair_values<kTile, N>(states + 16 * j, step, p, f, keys.v + j, d, sight);
+    some_pair_values<kTile - 1, N>(d - j, states + 16 * j, step, p, f, keys.v + j, d, sight);
+  }
+};
+static_assert((PairPath::kScratch + kAttendQueries + PairPath::kBlock * kHeadDimMax) * sizeof(float) + kAttendStates <= kAttendScratch);
+
+// ---- one token: lanes are keys, then columns ------------------------------------------------------------------------------------------------
+
+// Columns j … j + 31 (or + 15, the others 0) of a row in bf16.
+BG_INLINE I some_bf16(const Bf16* row, bool all) { return all ? load_i(row) : _mm512_maskz_loadu_epi32(0xff, row); }
+BG_INLINE I some_bf16(const float* row, bool all) { return to_bf16(load(row), all ? load(row + 16) : splat(0.0f)); }
+
+// Sixteen pairs (a_j, b_j) of two rows, from column j on; without b: (a_j, 0).
+BG_INLINE I pairs_of_rows(const float* a, const float* b) { return to_pairs(load(a), b != nullptr ? load(b) : splat(0.0f)); }
+BG_INLINE I pairs_of_rows(const Bf16* a, const Bf16* b) {
+  const I first = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a)));
+  return b == nullptr ? first : or_i(first, shl<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)))));
+}
+
+// z_rs of 32 keys. z: rows kPairBlock apart; q (R, d/2) pairs; panel: 16·d dwords.
+template <int R, class T>
+__attribute__((noinline)) void pair_few_dots(float* z, const uint32_t* q, const T* const* keys, int64_t d, uint32_t* panel) {
+  const int64_t pairs = d / 2;
+  for (int n = 0; n < 2; ++n) {
+    for (int64_t j = 0; j < d; j += 32) {
+      const bool all = d - j >= 32;
+      I r[16];
+      BG_UNROLL for (int s = 0; s < 16; ++s) r[s] = some_bf16(keys[16 * n + s] + j, all);
+      transpose(r);
+      uint32_t* to = panel + 16 * (n * pairs + j / 2);
+      BG_UNROLL for (int i = 0; i < 8; ++i) store_i(to + 16 * i, r[i]);
+      if (all) BG_UNROLL for (int i = 8; i < 16; ++i) store_i(to + 16 * i, r[i]);
+    }
+  }
+  V acc[R][2];
+  BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < 2; ++n) acc[r][n] = splat(0.0f);
+  for (int64_t i = 0; i < pairs; ++i) {
+    const I k[2] = {load_i(panel + 16 * i), load_i(panel + 16 * (pairs + i))};
+    BG_UNROLL for (int r = 0; r < R; ++r) {
+      const I a = splat_i(int32_t(q[r * pairs + i]));
+      BG_UNROLL for (int n = 0; n < 2; ++n) acc[r][n] = dot2_bf16(acc[r][n], a, k[n]);
+    }
+  }
+  BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < 2; ++n) store(z + r * kPairBlock + 16 * n, acc[r][n]);
+}
+
+// o_r = o_r·f_r + Σ_s pairs of p and v of `count` keys. o: rows d apart; p: rows kPairBlock/2 apart.
+template <int R, int N, class T>
+BG_INLINE void pair_few_columns(float* o, const uint32_t* p, const float* f, const T* const* v, int64_t count, int64_t d, int64_t j) {
+  V acc[R][N];
+  BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < N; ++n) acc[r][n] = mul(load(o + r * d + j + 16 * n), splat(f[r]));
+  for (int64_t s = 0; 2 * s < count; ++s) {
+    I x[N];
+    BG_UNROLL for (int n = 0; n < N; ++n) x[n] = pairs_of_rows(v[2 * s] + j + 16 * n, 2 * s + 1 < count ? v[2 * s + 1] + j + 16 * n : nullptr);
+    BG_UNROLL for (int r = 0; r < R; ++r) {
+      const I a = splat_i(int32_t(p[r * kPairBlock / 2 + s]));
+      BG_UNROLL for (int n = 0; n < N; ++n) acc[r][n] = dot2_bf16(acc[r][n], a, x[n]);
+    }
+  }
+  BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < N; ++n) store(o + r * d + j + 16 * n, acc[r][n]);
+}
+template <int R, class T>
+__attribute__((noinline)) void pair_few_values(float* o, const uint32_t* p, const float* f, const T* const* v, int64_t count, int64_t d) {
+  int64_t j = 0;
+  for (; j + 32 <= d; j += 32) pair_few_columns<R, 2>(o, p, f, v, count, d, j);
+  if (j < d) pair_few_columns<R, 1>(o, p, f, v, count, d, j);
+}
+
+// z (R, kPairBlock) → p; m and l of the state (a row per lane), and f.
+template <int R>
+void pair_few_soften(float* z, uint32_t* p, float* state, int64_t d, float scale, int64_t count, float* f) {
+  alignas(64) float largest[16], minus[16], sum[16] = {};
+  store(largest, splat(-INFINITY));
+  for (int r = 0; r < R; ++r) {
+    float* row = z + r * kPairBlock;
+    for (int64_t s = count; s % 16 != 0; ++s) row[s] = -INFINITY;
+    V most = splat(-INFINITY);
+    for (int64_t s = 0; s < count; s += 16) most = max(load(row + s), most);
+    float lane[16];
+    store(lane, most);
+    for (const float x : lane) largest[r] = x > largest[r] ? x : largest[r];
+  }
+  const Softening to = soften_from(state, d, load(largest), scale);
+  store(f, to.factor);
+  store(minus, to.minus);
+  for (int r = 0; r < R; ++r) {
+    V total = splat(0.0f);
+    for (int64_t s = 0; s < count; s += 16) {
+      const V e = exp2_short(madd(load(z + r * kPairBlock + s), to.by, splat(minus[r])));
+      total = add(total, e);
+      store_first(reinterpret_cast<float*>(p) + r * kPairBlock / 2 + s / 2, V(to_bf16(e, e)), 8);
+    }
+    float lane[16];
+    store(lane, total);
+    for (int half = 8; half > 0; half /= 2) {
+      for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
+    }
+    sum[r] = lane[0];
+  }
+  store(total_of(state, d), madd(load(total_of(state, d)), to.factor, load(sum)));
+}
+
+// Scratch, in floats: z, p, o and q of all heads, a panel, rows of floats.
+constexpr int64_t kPairFewScratch = kFewHeads * kFewRows * (kPairBlock / 2 * 3 + kHeadDimMax / 2 * 3) + (16 + 32) * kHeadDimMax;
+static_assert(kPairFewScratch * sizeof(float) <= kAttendScratch);
+
+template <int R, class T>
+void pair_sums_of_few(float* states, const AttendArgs& a, const AttendRow* rows, int64_t heads, int64_t count, int64_t span, float* scratch) {
+  constexpr int64_t K = 32;
+  const int64_t d = a.d, step = attend_state(d), end = least((span + 1) * kSpanKeys, rows[0].keys);
+  const size_t head_bytes = stored_bytes(a.type, d);
+  const FewRows keys{static_cast<const char*>(a.k), a.k_stride, head_bytes * size_t(heads)}, values{static_cast<const char*>(a.v), a.v_stride, keys.bytes};
+  float *z = scratch, *o = z + heads * R * kPairBlock;
+  auto *p = reinterpret_cast<uint32_t*>(o + heads * R * d), *q = p + heads * R * kPairBlock / 2, *panel = q + heads * R * d / 2;
+  auto* spare = reinterpret_cast<float*>(panel + 16 * d);
+  const float ones[16] = {1, 1, 1, 1};
+  const T* row[K];
+  for (int64_t h = 0; h < heads; ++h) {
+    begin(states + h * step, d, span == 0 ? a.zeros : 0);
+    for (int64_t r = 0; r < R; ++r) {
+      const float* from = rows[h * count + least(r, count - 1)].q;
+      auto* to = reinterpret_cast<float*>(q + (h * R + r) * d / 2);
+      for (int64_t j = 0; j < d; j += 32) PairPath::write(to + j / 2, some_bf16(from + j, d - j >= 32), (d - j) / 2);
+    }
+  }
+  memset(o, 0, size_t(heads * R * d) * sizeof(float));
+  for (int64_t s0 = span * kSpanKeys; s0 < end; s0 += kPairBlock) {
+    const int64_t block = least(kPairBlock, end - s0);
+    for (int64_t s = 0; s < block; s += K) {
+      for (int64_t h = 0; h < heads; ++h) {
+        s + K < block ? keys.fetch(s0 + s + K, K, h, heads) : values.fetch(s0, K, h, heads);
+        rows_at(row, K, keys.at + size_t(s0 + s) * keys.stride + size_t(h) * head_bytes, keys.stride, a.type, least(K, block - s), d, spare);
+        pair_few_dots<R>(z + h * R * kPairBlock + s, q + h * R * d / 2, row, d, panel);
+      }
+    }
+    float f[kFewHeads][16];
+    for (int64_t h = 0; h < heads; ++h) pair_few_soften<R>(z + h * R * kPairBlock, p + h * R * kPairBlock / 2, states + h * step, d, a.scale, block, f[h]);
+    for (int64_t s = 0; s < block; s += K) {
+      const int64_t here = least(K, block - s);
+      for (int64_t h = 0; h < heads; ++h) {
+        s + K < block ? values.fetch(s0 + s + K, K, h, heads) : keys.fetch(s0 + kPairBlock, K, h, heads);
+        rows_at(row, K, values.at + size_t(s0 + s) * values.stride + size_t(h) * head_bytes, values.stride, a.type, here, d, spare);
+        pair_few_values<R>(o + h * R * d, p + h * R * kPairBlock / 2 + s / 2, s == 0 ? f[h] : ones, row, here, d);
+      }
+    }
+  }
+  for (int64_t h = 0; h < heads; ++h) {
+    for (int64_t r = 0; r < count; ++r) {
+      for (int64_t j = 0; j < d; ++j) states[h * step + 16 * j + r] = o[(h * R + r) * d + j];
+    }
+  }
+}
+
+}  // namespace
+}  // namespace bg::cpu::BG_ISA
