@@ -52,6 +52,17 @@ BG_INLINE float* scales_of(char* spread) { return reinterpret_cast<float*>(sprea
 BG_INLINE char* mins_of(char* spread) { return spread + kSpreadCodes + kSpreadScales; }
 
 constexpr int64_t kAhead = 1024;  // bytes that unpacking fetches ahead: far enough for the first cache, near enough that the second has them (PERFORMANCE.md)
+// Asks for the line that lies kAhead behind this one. AMD's cores read twice as fast where only the second cache is asked.
+BG_INLINE void ask(const char* line) { __builtin_prefetch(line + kAhead, 0, BG_DPBF16 ? 2 : 3); }
+
+// Q6_K has its codes in two places of a group, read by turns, and the prefetchers of AMD's cores do not follow that (a third of the bandwidth): there every line is
+// first loaded in the order of memory.
+constexpr int kLinesQ6K = 53;
+BG_INLINE void touch_q6_k([[maybe_unused]] const char* group, [[maybe_unused]] int first, [[maybe_unused]] int last) {
+#if BG_DPBF16
+  BG_UNROLL for (int i = first; i < last; ++i) asm volatile("movl %0, %%eax" : : "m"(*(group + 64 * i)) : "eax");
+#endif
+}
 
 // s_b and m_b of Q4_K: blocks.h, q4_k_scale, on sixteen rows at once.
 template <int b>
@@ -88,7 +99,7 @@ void spread_q4_k(char* to, const char* group, int64_t len) {
   float* scales = scales_of(to);
   char *codes = to, *pairs = mins_of(to);
   for (int64_t j = 0; j < len; j += 256, group += 2304, codes += 4096, scales += 8 * 16, pairs += 5 * 64) {
-    for (int i = 0; i < 4; ++i) __builtin_prefetch(group + kAhead + 64 * i);
+    for (int i = 0; i < 4; ++i) ask(group + 64 * i);
     const V d = load(reinterpret_cast<const F16*>(group)), dmin = load(reinterpret_cast<const F16*>(group) + 16);
     const I z0 = load_i(group + 64), z1 = load_i(group + 128), z2 = load_i(group + 192);
     I mins[4];
@@ -98,7 +109,7 @@ void spread_q4_k(char* to, const char* group, int64_t len) {
     for (int c = 0; c < 4; ++c) {
       BG_UNROLL for (int i = 0; i < 8; ++i) {
         const char* line = group + 256 + 64 * (8 * c + i);
-        __builtin_prefetch(line + kAhead);
+        ask(line);
         const I q = load_i(line);
         store_i(codes + 64 * (16 * c + i), and_i(q, low4));
         store_i(codes + 64 * (16 * c + 8 + i), and_i(shr<4>(q), low4));
@@ -112,7 +123,8 @@ void spread_q6_k(char* to, const char* group, int64_t len) {
   float* scales = scales_of(to);
   char* codes = to;
   for (int64_t j = 0; j < len; j += 256, group += 3392, codes += 4096, scales += 16 * 16) {
-    for (int i = 0; i < 5; ++i) __builtin_prefetch(group + kAhead + 64 * i);
+    touch_q6_k(group, 0, kLinesQ6K);
+    if (!BG_DPBF16) for (int i = 0; i < 5; ++i) ask(group + 64 * i);
     const V d = load(reinterpret_cast<const F16*>(group));
     BG_UNROLL for (int i = 0; i < 4; ++i) {
       const I s = load_i(group + 64 + 64 * i);
@@ -125,9 +137,7 @@ void spread_q6_k(char* to, const char* group, int64_t len) {
     for (int h = 0; h < 2; ++h) {
       BG_UNROLL for (int i = 0; i < 8; ++i) {
         const char *l0 = low + 64 * (16 * h + i), *l1 = l0 + 512, *hi = high + 64 * (8 * h + i);
-        __builtin_prefetch(l0 + kAhead);
-        __builtin_prefetch(l1 + kAhead);
-        __builtin_prefetch(hi + kAhead);
+        if (!BG_DPBF16) ask(l0), ask(l1), ask(hi);
         const I a = load_i(l0), b = load_i(l1), c = load_i(hi);
         char* line = codes + 64 * (32 * h + i);
         store_i(line, or_i(and_i(a, low4), and_i(shl<4>(c), high2)));
@@ -157,16 +167,17 @@ struct OneRow {
   const int32_t *sums, *pairs;  // [b] or [16·b + …]; [4·b + …]
 };
 
-void row_q8_0(float* sums, const OneRow& x, const char* group, int64_t inputs) {
+// end: of the panels that may be read.
+void row_q8_0(float* sums, const OneRow& x, const char* group, int64_t inputs, const char*) {
   V sum = splat(0.0f);
   for (int64_t b = 0; 32 * b < inputs; b += 2, group += 1088) {
-    __builtin_prefetch(group + kAhead + 1024);
+    ask(group + 1024);
     BG_UNROLL for (int half = 0; half < 2; ++half) {
       if (32 * (b + half) >= inputs) break;
       I s = start_biased(x.sums[b + half]);
       BG_UNROLL for (int i = 0; i < 8; ++i) {
         const char* line = group + 512 * half + 64 * i;
-        __builtin_prefetch(line + kAhead);
+        ask(line);
         s = dot4_biased(s, load_i(line), broadcast(x.codes + 32 * (b + half) + 4 * i));
       }
       sum = madd(to_float(s), mul(load(reinterpret_cast<const F16*>(group + 1024) + 16 * half), splat(x.d[b + half])), sum);
@@ -175,11 +186,11 @@ void row_q8_0(float* sums, const OneRow& x, const char* group, int64_t inputs) {
   store(sums, sum);
 }
 
-void row_q4_k(float* sums, const OneRow& x, const char* group, int64_t inputs) {
+void row_q4_k(float* sums, const OneRow& x, const char* group, int64_t inputs, const char*) {
   const I low4 = splat_i(0x0f0f0f0f);
   V sum = splat(0.0f);
   for (int64_t g = 0; 256 * g < inputs; ++g, group += 2304) {
-    BG_UNROLL for (int i = 0; i < 4; ++i) __builtin_prefetch(group + kAhead + 64 * i);
+    BG_UNROLL for (int i = 0; i < 4; ++i) ask(group + 64 * i);
     const V d = load(reinterpret_cast<const F16*>(group)), dmin = load(reinterpret_cast<const F16*>(group) + 16);
     const I z0 = load_i(group + 64), z1 = load_i(group + 128), z2 = load_i(group + 192);
     alignas(64) float scales[8 * 16];
@@ -193,7 +204,7 @@ void row_q4_k(float* sums, const OneRow& x, const char* group, int64_t inputs) {
       I even = zero_i(), odd = zero_i();
       BG_UNROLL for (int i = 0; i < 8; ++i) {
         const char* line = group + 256 + 64 * (8 * c + i);
-        __builtin_prefetch(line + kAhead);
+        ask(line);
         const I q = load_i(line);
         even = dot4_part(even, and_i(q, low4), codes + 4 * i);
         odd = dot4_part(odd, high_codes(q), codes + 32 + 4 * i);
@@ -216,8 +227,9 @@ BG_INLINE I q6_k_codes(const char* low, const char* high) {
 
 // part += what sub-blocks 2p and 2p + 1 of half a group give. One after the other: sums of all eight would not fit the registers of AVX2.
 template <int p>
-BG_INLINE V q6_k_quarter(V part, const char* low, const char* high, const char* codes, const int32_t* starts, V d, const char* scales) {
+BG_INLINE V q6_k_quarter(V part, const char* low, const char* high, const char* codes, const int32_t* starts, V d, const char* scales, const char* later, int h) {
   BG_UNROLL for (int k = 0; k < 2; ++k) {
+    touch_q6_k(later, kLinesQ6K * (8 * h + 2 * p + k) / 16, kLinesQ6K * (8 * h + 2 * p + k + 1) / 16);
     I s = splat_i(starts[2 * p + k]);
     BG_UNROLL for (int i = 4 * k; i < 4 * k + 4; ++i) s = dot4_part(s, q6_k_codes<p>(low + 512 * (p / 2) + 64 * i, high + 64 * i), codes + 32 * p + 4 * i);
     constexpr int first = 2 * p % 4;
@@ -227,20 +239,21 @@ BG_INLINE V q6_k_quarter(V part, const char* low, const char* high, const char* 
   return part;
 }
 
-void row_q6_k(float* sums, const OneRow& x, const char* group, int64_t inputs) {
+void row_q6_k(float* sums, const OneRow& x, const char* group, int64_t inputs, const char* end) {
   V sum = splat(0.0f);
   for (int64_t g = 0; 256 * g < inputs; ++g, group += 3392) {
-    BG_UNROLL for (int i = 0; i < 5; ++i) __builtin_prefetch(group + kAhead + 64 * i);
+    const char* later = end - group > 2 * 64 * kLinesQ6K ? group + 2 * 64 * kLinesQ6K : group;
+    if (!BG_DPBF16) BG_UNROLL for (int i = 0; i < 5; ++i) ask(group + 64 * i);
     const V d = load(reinterpret_cast<const F16*>(group));
     V part = splat(0.0f);
     BG_UNROLL for (int h = 0; h < 2; ++h) {
       const char *low = group + 320 + 1024 * h, *high = group + 320 + 2048 + 512 * h, *codes = x.codes + 256 * g + 128 * h, *scales = group + 64 + 128 * h;
-      for (int i = 0; i < 24; ++i) __builtin_prefetch(group + 320 + kAhead + 64 * (24 * h + i));
+      if (!BG_DPBF16) for (int i = 0; i < 24; ++i) ask(group + 320 + 64 * (24 * h + i));
       const int32_t* starts = x.sums + 16 * g + 8 * h;
-      part = q6_k_quarter<0>(part, low, high, codes, starts, d, scales);
-      part = q6_k_quarter<1>(part, low, high, codes, starts, d, scales);
-      part = q6_k_quarter<2>(part, low, high, codes, starts, d, scales);
-      part = q6_k_quarter<3>(part, low, high, codes, starts, d, scales);
+      part = q6_k_quarter<0>(part, low, high, codes, starts, d, scales, later, h);
+      part = q6_k_quarter<1>(part, low, high, codes, starts, d, scales, later, h);
+      part = q6_k_quarter<2>(part, low, high, codes, starts, d, scales, later, h);
+      part = q6_k_quarter<3>(part, low, high, codes, starts, d, scales, later, h);
     }
     sum = madd(part, splat(x.d[g]), sum);
   }
@@ -262,7 +275,9 @@ void group_int8(float* sums, const Rows& x, const Weight& w, int64_t first, int6
   OneRow row;
   if (x.count == 1 && w.layout == Layout::panels && one_row(row, x, w.type, scratch)) {
     const auto product = w.type == Type::q8_0 ? row_q8_0 : w.type == Type::q4_k ? row_q4_k : row_q6_k;
-    for (int64_t n = 0; n < count; ++n) product(sums + 16 * n, row, static_cast<const char*>(w.data) + size_t(first + n) * chunk_bytes(w.type, x.D), x.D);
+    const size_t panel = chunk_bytes(w.type, x.D);
+    const char *at = static_cast<const char*>(w.data) + size_t(first) * panel, *end = at + size_t(count) * panel;
+    for (int64_t n = 0; n < count; ++n) product(sums + 16 * n, row, at + size_t(n) * panel, x.D, end);
   } else {
     group_rows(sums, x, w, first, count, scratch);
   }
