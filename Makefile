@@ -107,10 +107,8 @@ $(B)/%.o: %.cpp
 	@echo $(CXX) $<
 	@$(CXX) $(CXXFLAGS) $(EXTRA) -c $< -o $@
 $(foreach i,$(ISAS),$(eval $(B)/%.$(i).o: %.isa.cpp ; @mkdir -p $$(@D) && echo $(CXX) $$< [$(i)] && $(CXX) $(CXXFLAGS) -O3 $(ISA_$(i)) -c $$< -o $$@))
-$(B)/%.avx512_emulated.o: %.isa.cpp
-	@mkdir -p $(@D)
-	@echo $(CXX) $< [avx512, emulated]
-	@$(CXX) $(CXXFLAGS) -Wno-psabi -DBG_ISA=avx512 -DBG_AVX512_EMULATED=1 -mavx2 -mfma -mf16c -c $< -o $@
+$(foreach i,avx512 avx512bf16,$(eval $(B)/%.$(i)_emulated.o: %.isa.cpp ; @mkdir -p $$(@D) && echo $(CXX) $$< [$(i), emulated] && \
+  $(CXX) $(CXXFLAGS) -Wno-psabi -DBG_ISA=$(i) -DBG_AVX512_EMULATED=1 -mavx2 -mfma -mf16c -c $$< -o $$@))
 $(B)/kernels/cpu/ops.avx512_emulated.o: kernels/cpu/ops.cpp
 	@mkdir -p $(@D)
 	@$(CXX) $(CXXFLAGS) -DBG_AVX512_EMULATED=1 -c $< -o $@
@@ -166,8 +164,8 @@ $(B)/tests/kernels: $(call obj,$(KERNEL_TESTS)) $(if $(filter emulated,$(MAKECMD
 	@echo link $@
 	@$(CXX) $^ -o $@ $(LDFLAGS) $(CUDA_LIBS)
 # The same with AVX-512's kernels made of loops.
-$(B)/tests/kernels-avx512: $(filter-out %/cpu/ops.o,$(call obj,$(KERNEL_TESTS))) $(filter-out %.avx512.o,$(ISA_OBJ)) $(EMULATED_OBJ) $(CUDA_OBJ) \
-    $(patsubst %.isa.cpp,$(B)/%.avx512_emulated.o,$(ISA_SOURCES)) $(B)/kernels/cpu/ops.avx512_emulated.o
+$(B)/tests/kernels-avx512: $(filter-out %/cpu/ops.o,$(call obj,$(KERNEL_TESTS))) $(filter-out %.avx512.o %.avx512bf16.o,$(ISA_OBJ)) $(EMULATED_OBJ) $(CUDA_OBJ) \
+    $(foreach i,avx512 avx512bf16,$(patsubst %.isa.cpp,$(B)/%.$(i)_emulated.o,$(ISA_SOURCES))) $(B)/kernels/cpu/ops.avx512_emulated.o
 	@echo link $@
 	@$(CXX) $^ -o $@ $(LDFLAGS) $(CUDA_LIBS)
 $(B)/bench: $(call obj,$(SPEED) weights_convert/mix.cpp) $(CORE_LIB)

@@ -205,13 +205,18 @@ TEST_CASE("attention_causal: what lies behind a row's last key cannot reach it, 
   Mat<float> q = random(T, d), k = random(T, d), v = random(T, d);
   v.at(40, 3) = NAN;
   k.at(66, 0) = NAN;
-  for (const Backend& b : backends()) {
+  std::vector<const Backend*> exact_or_pairs;  // not tiles: they multiply what a row does not see by 0
+  for (const Backend& b : backends()) exact_or_pairs.push_back(&b);
+  for (const Backend& b : fast_backends()) {
+    if (std::string(b.ops->name()) == "cpu/avx512bf16") exact_or_pairs.push_back(&b);
+  }
+  for (const Backend* b : exact_or_pairs) {
     Mat<float> o(T, d);
-    b.ops->attention_causal(o.tensor(), q.tensor(), k.tensor(), v.tensor(), 1, 1, 0);
+    b->ops->attention_causal(o.tensor(), q.tensor(), k.tensor(), v.tensor(), 1, 1, 0);
     int wrong = 0;
     for (int64_t t = 0; t < T; ++t)
       for (int64_t j = 0; j < d; ++j) wrong += std::isnan(o.at(t, j)) != (t >= 66 || (t >= 40 && j == 3));
-    CHECK_MESSAGE(wrong == 0, b.label);
+    CHECK_MESSAGE(wrong == 0, b->label);
   }
 }
 

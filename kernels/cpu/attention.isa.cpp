@@ -83,22 +83,6 @@ __attribute__((noinline)) void values(float* o, int64_t o_step, const float* p, 
   }
 }
 
-// The last `count` < M + 1 keys, or columns.
-template <int M, int N>
-void some_dots(int64_t count, float* s, const float* qt, const float* k, int64_t k_stride, int64_t d) {
-  if constexpr (M > 0) {
-    if (count == M) return dots<M, N>(s, qt, k, k_stride, d);
-    some_dots<M - 1, N>(count, s, qt, k, k_stride, d);
-  }
-}
-template <int M, int N>
-void some_values(int64_t count, float* o, int64_t o_step, const float* p, const V* f, const float* v, int64_t v_stride, const Sight& sight) {
-  if constexpr (M > 0) {
-    if (count == M) return values<M, N>(o, o_step, p, f, v, v_stride, sight);
-    some_values<M - 1, N>(count, o, o_step, p, f, v, v_stride, sight);
-  }
-}
-
 // z (keys, N, 16) → p in place; the states' m and l, and what their sums are to be multiplied by.
 template <int N>
 __attribute__((noinline)) void soften(float* z, float* states, int64_t d, float scale, const Sight& sight, V* f) {
@@ -212,12 +196,12 @@ struct FloatPath {
       }
       dots<kTileKeys, N>(z + 16 * N * s, queries, keys.k + s * keys.k_stride, keys.k_stride, d);
     }
-    some_dots<kTileKeys - 1, N>(sight.any - s, z + 16 * N * s, queries, keys.k + s * keys.k_stride, keys.k_stride, d);
+    with_count<kTileKeys - 1>(sight.any - s, [&](auto n) { dots<n.value, N>(z + 16 * N * s, queries, keys.k + s * keys.k_stride, keys.k_stride, d); });
     V f[N];
     soften<N>(z, states, d, a.scale, sight, f);
     int64_t j = 0;
     for (; j + kTileKeys <= d; j += kTileKeys) values<kTileKeys, N>(states + 16 * j, step, z, f, keys.v + j, keys.v_stride, sight);
-    some_values<kTileKeys - 1, N>(d - j, states + 16 * j, step, z, f, keys.v + j, keys.v_stride, sight);
+    with_count<kTileKeys - 1>(d - j, [&](auto n) { values<n.value, N>(states + 16 * j, step, z, f, keys.v + j, keys.v_stride, sight); });
   }
 };
 static_assert(kFewScratch * sizeof(float) <= kAttendScratch);
@@ -252,9 +236,9 @@ void sums(float* states, const AttendArgs& a, const AttendRow* rows, int64_t cou
 template <int R, class T>
 void sums_of(float* states, const AttendArgs& a, const AttendRow* rows, int64_t heads, int64_t count, int64_t span, float* scratch) {
 #if BG_DPBF16
-  if (fast(a)) return pair_sums_of_few<R, T>(states, a, rows, heads, count, span, scratch);
+  if (fast(a)) return sums_of_few<PairFew<R, T>, T>(states, a, rows, heads, count, span, scratch);
 #endif
-  sums_of_few<R, T>(states, a, rows, heads, count, span, scratch);
+  sums_of_few<FloatFew<R, T>, T>(states, a, rows, heads, count, span, scratch);
 }
 
 void sums_few(float* states, const AttendArgs& a, const AttendRow* rows, int64_t heads, int64_t count, int64_t span, char* scratch) {

@@ -151,41 +151,64 @@ struct FewRows {
 constexpr int64_t kFewScratch = kFewHeads * kFewRows * (kBlockKeys + kHeadDimMax) + 2 * kMostFewKeys * kHeadDimMax;
 
 template <int R, class T>
+struct FloatFew {
+  static constexpr int64_t kBlock = kBlockKeys, kKeys = kFewKeys<R>;
+  const AttendArgs& a;
+  const AttendRow* rows;
+  const int64_t count;
+  float *o, *z, *panel, *spare, f[kFewHeads][16];
+
+  FloatFew(const AttendArgs& args, const AttendRow* of, int64_t heads, int64_t n, float* scratch) : a(args), rows(of), count(n) {
+    o = scratch, z = o + heads * R * a.d, panel = z + heads * R * kBlock, spare = panel + kKeys * a.d;
+  }
+  void dots(int64_t h, int64_t s, const T* const* keys) {
+    const float* q[R];
+    for (int64_t r = 0; r < R; ++r) q[r] = rows[h * count + least(r, count - 1)].q;
+    few_dots<R>(z + h * R * kBlock + s, q, keys, a.d, panel);
+  }
+  void soften(int64_t h, float* state, int64_t keys) { few_soften<R>(z + h * R * kBlock, state, a.d, a.scale, keys, f[h]); }
+  void values(int64_t h, int64_t s, const T* const* values, int64_t keys) {
+    if (s > 0) for (float& lane : f[h]) lane = 1;
+    few_values<R>(o + h * R * a.d, z + h * R * kBlock + s, f[h], values, keys, a.d);
+  }
+  const float* sums(int64_t h, int64_t r) const { return o + (h * R + r) * a.d; }
+  void begin(int64_t heads) { memset(o, 0, size_t(heads * R * a.d) * sizeof(float)); }
+};
+
+// Few: the arithmetic of R ≥ count rows of each head, FloatFew or PairFew (attention_pairs.h). kBlock keys of a block, of which kKeys are taken at a time;
+// of head h: dots and values of the keys from s on, of a block, and soften between them; sums: what row r has.
+template <class Few, class T>
 void sums_of_few(float* states, const AttendArgs& a, const AttendRow* rows, int64_t heads, int64_t count, int64_t span, float* scratch) {
-  constexpr int64_t K = kFewKeys<R>;
+  constexpr int64_t K = Few::kKeys;
   const int64_t d = a.d, step = attend_state(d), end = least((span + 1) * kSpanKeys, rows[0].keys);
   const size_t head_bytes = stored_bytes(a.type, d);
   const FewRows keys{static_cast<const char*>(a.k), a.k_stride, head_bytes * size_t(heads)}, values{static_cast<const char*>(a.v), a.v_stride, keys.bytes};
-  float *z = scratch, *o = z + heads * R * kBlockKeys, *panel = o + heads * R * d, *spare = panel + K * d;
-  const float ones[16] = {1, 1, 1, 1};
+  Few few(a, rows, heads, count, scratch);
   const T* row[K];
   for (int64_t h = 0; h < heads; ++h) begin(states + h * step, d, span == 0 ? a.zeros : 0);
-  memset(o, 0, size_t(heads * R * d) * sizeof(float));
-  for (int64_t s0 = span * kSpanKeys; s0 < end; s0 += kBlockKeys) {
-    const int64_t block = least(kBlockKeys, end - s0);
+  few.begin(heads);
+  for (int64_t s0 = span * kSpanKeys; s0 < end; s0 += Few::kBlock) {
+    const int64_t block = least(Few::kBlock, end - s0);
     for (int64_t s = 0; s < block; s += K) {
       for (int64_t h = 0; h < heads; ++h) {
         s + K < block ? keys.fetch(s0 + s + K, K, h, heads) : values.fetch(s0, K, h, heads);
-        const float* q[R];
-        for (int64_t r = 0; r < R; ++r) q[r] = rows[h * count + least(r, count - 1)].q;
-        rows_at(row, K, keys.at + size_t(s0 + s) * keys.stride + size_t(h) * head_bytes, keys.stride, a.type, least(K, block - s), d, spare);
-        few_dots<R>(z + h * R * kBlockKeys + s, q, row, d, panel);
+        rows_at(row, K, keys.at + size_t(s0 + s) * keys.stride + size_t(h) * head_bytes, keys.stride, a.type, least(K, block - s), d, few.spare);
+        few.dots(h, s, row);
       }
     }
-    float f[kFewHeads][16];
-    for (int64_t h = 0; h < heads; ++h) few_soften<R>(z + h * R * kBlockKeys, states + h * step, d, a.scale, block, f[h]);
+    for (int64_t h = 0; h < heads; ++h) few.soften(h, states + h * step, block);
     for (int64_t s = 0; s < block; s += K) {
       const int64_t here = least(K, block - s);
       for (int64_t h = 0; h < heads; ++h) {
-        s + K < block ? values.fetch(s0 + s + K, K, h, heads) : keys.fetch(s0 + kBlockKeys, K, h, heads);
-        rows_at(row, K, values.at + size_t(s0 + s) * values.stride + size_t(h) * head_bytes, values.stride, a.type, here, d, spare);
-        few_values<R>(o + h * R * d, z + h * R * kBlockKeys + s, s == 0 ? f[h] : ones, row, here, d);
+        s + K < block ? values.fetch(s0 + s + K, K, h, heads) : keys.fetch(s0 + Few::kBlock, K, h, heads);
+        rows_at(row, K, values.at + size_t(s0 + s) * values.stride + size_t(h) * head_bytes, values.stride, a.type, here, d, few.spare);
+        few.values(h, s, row, here);
       }
     }
   }
   for (int64_t h = 0; h < heads; ++h) {
     for (int64_t r = 0; r < count; ++r) {
-      for (int64_t j = 0; j < d; ++j) states[h * step + 16 * j + r] = o[(h * R + r) * d + j];
+      for (int64_t j = 0; j < d; ++j) states[h * step + 16 * j + r] = few.sums(h, r)[j];
     }
   }
 }

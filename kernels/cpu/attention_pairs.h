@@ -68,22 +68,7 @@ __attribute__((noinline)) void pair_values(float* o, int64_t o_step, const uint3
   }
 }
 
-template <int M, int N>
-void some_pair_dots(int64_t count, float* z, int64_t z_step, const uint32_t* q, const uint32_t* k, int64_t pairs) {
-  if constexpr (M > 0) {
-    if (count == M) return pair_dots<M, N>(z, z_step, q, k, pairs);
-    some_pair_dots<M - 1, N>(count, z, z_step, q, k, pairs);
-  }
-}
-template <int M, int N>
-void some_pair_values(int64_t count, float* o, int64_t o_step, const uint32_t* p, const V* f, const uint32_t* v, int64_t d, const Sight& sight) {
-  if constexpr (M > 0) {
-    if (count == M) return pair_values<M, N>(o, o_step, p, f, v, d, sight);
-    some_pair_values<M - 1, N>(count, o, o_step, p, f, v, d, sight);
-  }
-}
-
-// m' = max(m, largest z · scale), stored; returns e^(m − m'). by, minus: p = 2^(z·by + minus).
+// m' = max(m, largest z · scale), stored in the state; p = 2^(z·by + minus); factor = e^(m − m').
 struct Softening {
   V by, minus, factor;
 };
@@ -196,12 +181,12 @@ struct PairPath {
     auto* p = reinterpret_cast<uint32_t*>(z + kGroup * kBlock);
     int64_t s = 0;
     for (; s + kTile <= sight.any; s += kTile) pair_dots<kTile, N>(z + 16 * s, z_step, q, keys.k + s * deep, deep);
-    some_pair_dots<kTile - 1, N>(sight.any - s, z + 16 * s, z_step, q, keys.k + s * deep, deep);
+    with_count<kTile - 1>(sight.any - s, [&](auto n) { pair_dots<n.value, N>(z + 16 * s, z_step, q, keys.k + s * deep, deep); });
     V f[N];
     for (int n = 0; n < N; ++n) f[n] = pair_soften(z + n * z_step, p + n * 8 * kBlock, states + n * step, d, a.scale, sight, sight.limits + 16 * n);
     int64_t j = 0;
     for (; j + kTile <= d; j += kTile) pair_values<kTile, N>(states + 16 * j, step, p, f, keys.v + j, d, sight);
-    some_pair_values<kTile - 1, N>(d - j, states + 16 * j, step, p, f, keys.v + j, d, sight);
+    with_count<kTile - 1>(d - j, [&](auto n) { pair_values<n.value, N>(states + 16 * j, step, p, f, keys.v + j, d, sight); });
   }
 };
 static_assert((PairPath::kScratch + kAttendQueries + PairPath::kBlock * kHeadDimMax) * sizeof(float) + kAttendStates <= kAttendScratch);
@@ -307,51 +292,31 @@ constexpr int64_t kPairFewScratch = kFewHeads * kFewRows * (kPairBlock / 2 * 3 +
 static_assert(kPairFewScratch * sizeof(float) <= kAttendScratch);
 
 template <int R, class T>
-void pair_sums_of_few(float* states, const AttendArgs& a, const AttendRow* rows, int64_t heads, int64_t count, int64_t span, float* scratch) {
-  constexpr int64_t K = 32;
-  const int64_t d = a.d, step = attend_state(d), end = least((span + 1) * kSpanKeys, rows[0].keys);
-  const size_t head_bytes = stored_bytes(a.type, d);
-  const FewRows keys{static_cast<const char*>(a.k), a.k_stride, head_bytes * size_t(heads)}, values{static_cast<const char*>(a.v), a.v_stride, keys.bytes};
-  float *z = scratch, *o = z + heads * R * kPairBlock;
-  auto *p = reinterpret_cast<uint32_t*>(o + heads * R * d), *q = p + heads * R * kPairBlock / 2, *panel = q + heads * R * d / 2;
-  auto* spare = reinterpret_cast<float*>(panel + 16 * d);
-  const float ones[16] = {1, 1, 1, 1};
-  const T* row[K];
-  for (int64_t h = 0; h < heads; ++h) {
-    begin(states + h * step, d, span == 0 ? a.zeros : 0);
-    for (int64_t r = 0; r < R; ++r) {
-      const float* from = rows[h * count + least(r, count - 1)].q;
-      auto* to = reinterpret_cast<float*>(q + (h * R + r) * d / 2);
-      for (int64_t j = 0; j < d; j += 32) PairPath::write(to + j / 2, some_bf16(from + j, d - j >= 32), (d - j) / 2);
+struct PairFew {
+  static constexpr int64_t kBlock = kPairBlock, kKeys = 32;
+  const AttendArgs& a;
+  float *o, *z, *spare, f[kFewHeads][16];
+  uint32_t *p, *q, *panel;
+
+  PairFew(const AttendArgs& args, const AttendRow* rows, int64_t heads, int64_t count, float* scratch) : a(args) {
+    const int64_t d = a.d;
+    o = scratch, z = o + heads * R * d;
+    p = reinterpret_cast<uint32_t*>(z + heads * R * kBlock), q = p + heads * R * kBlock / 2, panel = q + heads * R * d / 2;
+    spare = reinterpret_cast<float*>(panel + 16 * d);
+    for (int64_t i = 0; i < heads * R; ++i) {
+      const float* from = rows[i / R * count + least(i % R, count - 1)].q;
+      for (int64_t j = 0; j < d; j += 32) PairPath::write(reinterpret_cast<float*>(q + (i * d + j) / 2), some_bf16(from + j, d - j >= 32), (d - j) / 2);
     }
   }
-  memset(o, 0, size_t(heads * R * d) * sizeof(float));
-  for (int64_t s0 = span * kSpanKeys; s0 < end; s0 += kPairBlock) {
-    const int64_t block = least(kPairBlock, end - s0);
-    for (int64_t s = 0; s < block; s += K) {
-      for (int64_t h = 0; h < heads; ++h) {
-        s + K < block ? keys.fetch(s0 + s + K, K, h, heads) : values.fetch(s0, K, h, heads);
-        rows_at(row, K, keys.at + size_t(s0 + s) * keys.stride + size_t(h) * head_bytes, keys.stride, a.type, least(K, block - s), d, spare);
-        pair_few_dots<R>(z + h * R * kPairBlock + s, q + h * R * d / 2, row, d, panel);
-      }
-    }
-    float f[kFewHeads][16];
-    for (int64_t h = 0; h < heads; ++h) pair_few_soften<R>(z + h * R * kPairBlock, p + h * R * kPairBlock / 2, states + h * step, d, a.scale, block, f[h]);
-    for (int64_t s = 0; s < block; s += K) {
-      const int64_t here = least(K, block - s);
-      for (int64_t h = 0; h < heads; ++h) {
-        s + K < block ? values.fetch(s0 + s + K, K, h, heads) : keys.fetch(s0 + kPairBlock, K, h, heads);
-        rows_at(row, K, values.at + size_t(s0 + s) * values.stride + size_t(h) * head_bytes, values.stride, a.type, here, d, spare);
-        pair_few_values<R>(o + h * R * d, p + h * R * kPairBlock / 2 + s / 2, s == 0 ? f[h] : ones, row, here, d);
-      }
-    }
+  void dots(int64_t h, int64_t s, const T* const* keys) { pair_few_dots<R>(z + h * R * kBlock + s, q + h * R * a.d / 2, keys, a.d, panel); }
+  void soften(int64_t h, float* state, int64_t keys) { pair_few_soften<R>(z + h * R * kBlock, p + h * R * kBlock / 2, state, a.d, a.scale, keys, f[h]); }
+  void values(int64_t h, int64_t s, const T* const* values, int64_t keys) {
+    if (s > 0) for (float& lane : f[h]) lane = 1;
+    pair_few_values<R>(o + h * R * a.d, p + h * R * kBlock / 2 + s / 2, f[h], values, keys, a.d);
   }
-  for (int64_t h = 0; h < heads; ++h) {
-    for (int64_t r = 0; r < count; ++r) {
-      for (int64_t j = 0; j < d; ++j) states[h * step + 16 * j + r] = o[(h * R + r) * d + j];
-    }
-  }
-}
+  const float* sums(int64_t h, int64_t r) const { return o + (h * R + r) * a.d; }
+  void begin(int64_t heads) { memset(o, 0, size_t(heads * R * a.d) * sizeof(float)); }
+};
 
 }  // namespace
 }  // namespace bg::cpu::BG_ISA

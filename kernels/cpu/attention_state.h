@@ -16,6 +16,19 @@ int64_t sixteens(int64_t rows) { return (rows + 15) / 16; }
 
 constexpr int64_t kBlockKeys = 64;  // of the online softmax in float
 
+// f(Count<count>) where 0 < count ≤ most: what is left of keys or columns, by tiles of just that size.
+template <int n>
+struct Count {
+  static constexpr int value = n;
+};
+template <int most, class F>
+BG_INLINE void with_count(int64_t count, const F& f) {
+  if constexpr (most > 0) {
+    if (count == most) return f(Count<most>{});
+    with_count<most - 1>(count, f);
+  }
+}
+
 // Rows that go through a block of keys together.
 struct Group {
   int64_t row, count, fewest, most;  // the fewest and the most keys that one of them sees

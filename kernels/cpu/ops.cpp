@@ -59,7 +59,12 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512vnni");
 }
 
-bool has_avx512bf16() { return has_avx512() && has_leaf7_1(5); }
+bool has_avx512bf16() {
+#ifdef BG_AVX512_EMULATED  // make avx512
+  return has_avx512();
+#endif
+  return has_avx512() && has_leaf7_1(5);
+}
 
 // The tiles' registers are given to a process only when it asks; threads that it starts later have them too.
 bool has_amx() {

@@ -146,8 +146,10 @@ BG_INLINE I vpdpwssd(I sum, I a, I b) {
   return sum;
 }
 #endif
-#if BG_DPBF16
 // sum + Σ of two products of bf16: that of the high halves, then that of the low ones, both fused; subnormal numbers, also sums, count as 0.
+#if BG_DPBF16 && BG_AVX512_EMULATED
+using emulated::dot2_bf16;
+#elif BG_DPBF16
 BG_INLINE V dot2_bf16(V sum, I a, I b) {
   asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
   return sum;

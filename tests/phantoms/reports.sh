@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# The demo model's scores that tests/test_demo_model.cpp gates, computed again on a machine with AMX: tests/phantoms/reports.sh build/release
+# The demo model's scores that tests/test_demo_model.cpp gates, computed again: tests/phantoms/reports.sh build/release [instruction set …]
+# With names (avx512bf16, amx) only the reports of those, which need a machine that has them; without, those of amx and of everything else.
 set -eu
 build=$1
+isas=${*:2}
 model=weights_convert/demo/breastgpt-demo.gguf
 to=tests/golden/phantoms
 work=$(mktemp -d)
@@ -13,9 +15,9 @@ score() {
   cp "$work/$2/report.json" "$to/$2.json"
 }
 
-score "$model" report --precision float32
+[ -n "$isas" ] || score "$model" report --precision float32
 for type in bf16 q8_0 q4_k_m; do
   "$build/breastgpt-convert" "$model" -o "$work/demo.gguf" --type "$type"
-  score "$work/demo.gguf" "report-$type-amx" --backend cpu/amx
-  [ "$type" = bf16 ] || score "$work/demo.gguf" "report-$type" --backend cpu/avx2
+  for isa in ${isas:-amx}; do score "$work/demo.gguf" "report-$type-$isa" --backend "cpu/$isa"; done
+  [ -n "$isas" ] || [ "$type" = bf16 ] || score "$work/demo.gguf" "report-$type" --backend cpu/avx2
 done
