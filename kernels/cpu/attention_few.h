@@ -105,21 +105,29 @@ __attribute__((noinline)) void few_values(float* o, const float* p, const float*
   for (; j < d; j += 16) few_columns<R, 1>(o, p, f, v, count, d, j);
 }
 
-// z → p in place; m and l of the state (a row per lane), and f, what the sums are to be multiplied by.
+// The largest of `keys` numbers of each of R rows, `stride` apart, a row per lane; −∞ in the others, and in the rows up to a whole vector.
 template <int R>
-void few_soften(float* z, float* state, int64_t d, float scale, int64_t count, float* f) {
-  float largest[16], minus[16], sum[16] = {};
+BG_INLINE V largest_of_rows(float* z, int64_t stride, int64_t keys) {
+  float largest[16];
   store(largest, splat(-INFINITY));
   for (int r = 0; r < R; ++r) {
-    float* row = z + r * kBlockKeys;
-    for (int64_t s = count; s % 16 != 0; ++s) row[s] = -INFINITY;
+    float* row = z + r * stride;
+    for (int64_t s = keys; s % 16 != 0; ++s) row[s] = -INFINITY;
     V most = splat(-INFINITY);
-    for (int64_t s = 0; s < count; s += 16) most = max(load(row + s), most);
+    for (int64_t s = 0; s < keys; s += 16) most = max(load(row + s), most);
     float lane[16];
     store(lane, most);
     for (const float x : lane) largest[r] = x > largest[r] ? x : largest[r];
   }
-  const V by = splat(scale), m = load(largest_of(state, d)), larger = max(mul(load(largest), by), m), factors = factor(m, larger);
+  return load(largest);
+}
+
+// z → p in place; m and l of the state (a row per lane), and f, what the sums are to be multiplied by.
+template <int R>
+void few_soften(float* z, float* state, int64_t d, float scale, int64_t count, float* f) {
+  float minus[16], sum[16] = {};
+  const V largest = largest_of_rows<R>(z, kBlockKeys, count);
+  const V by = splat(scale), m = load(largest_of(state, d)), larger = max(mul(largest, by), m), factors = factor(m, larger);
   store(f, factors);
   store(minus, sub(splat(0.0f), larger));
   store(largest_of(state, d), larger);

@@ -256,18 +256,8 @@ __attribute__((noinline)) void pair_few_values(float* o, const uint32_t* p, cons
 // z (R, kPairBlock) → p; m and l of the state (a row per lane), and f.
 template <int R>
 void pair_few_soften(float* z, uint32_t* p, float* state, int64_t d, float scale, int64_t count, float* f) {
-  alignas(64) float largest[16], minus[16], sum[16] = {};
-  store(largest, splat(-INFINITY));
-  for (int r = 0; r < R; ++r) {
-    float* row = z + r * kPairBlock;
-    for (int64_t s = count; s % 16 != 0; ++s) row[s] = -INFINITY;
-    V most = splat(-INFINITY);
-    for (int64_t s = 0; s < count; s += 16) most = max(load(row + s), most);
-    float lane[16];
-    store(lane, most);
-    for (const float x : lane) largest[r] = x > largest[r] ? x : largest[r];
-  }
-  const Softening to = soften_from(state, d, load(largest), scale);
+  alignas(64) float minus[16], sum[16] = {};
+  const Softening to = soften_from(state, d, largest_of_rows<R>(z, kPairBlock, count), scale);
   store(f, to.factor);
   store(minus, to.minus);
   for (int r = 0; r < R; ++r) {
