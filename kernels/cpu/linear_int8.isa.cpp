@@ -218,25 +218,58 @@ void row_q4_k(float* sums, const OneRow& x, const char* group, int64_t inputs) {
 
 // Codes of four inputs in quarter p of 128: low four bits from `low`, high two from `high`.
 template <int p>
-BG_INLINE I q6_k_codes(const char* low, const char* high) {
-  const I a = load_i(low), c = load_i(high), low4 = splat_i(0x0f0f0f0f), high2 = splat_i(0x30303030);
-  const I up = p == 0 ? shl<4>(c) : p == 1 ? shl<2>(c) : p == 2 ? c : shr<2>(c);
-  return or_i(and_i(p % 2 == 0 ? a : shr<4>(a), low4), and_i(up, high2));
+BG_INLINE I q6_k_codes(I low, I high) {
+  const I low4 = splat_i(0x0f0f0f0f), high2 = splat_i(0x30303030);
+  const I up = p == 0 ? shl<4>(high) : p == 1 ? shl<2>(high) : p == 2 ? high : shr<2>(high);
+  return or_i(and_i(p % 2 == 0 ? low : shr<4>(low), low4), and_i(up, high2));
 }
 
-// part += what sub-blocks 2p and 2p + 1 of half a group give. One after the other: sums of all eight would not fit the registers of AVX2.
-template <int p>
-BG_INLINE V q6_k_quarter(V part, const char* low, const char* high, const char* codes, const int32_t* starts, V d, const char* scales, const char* later, int h) {
-  BG_UNROLL for (int k = 0; k < 2; ++k) {
-    touch_q6_k(later, kLinesQ6K * (8 * h + 2 * p + k) / 16, kLinesQ6K * (8 * h + 2 * p + k + 1) / 16);
-    I s = splat_i(starts[2 * p + k]);
-    BG_UNROLL for (int i = 4 * k; i < 4 * k + 4; ++i) s = dot4_part(s, q6_k_codes<p>(low + 512 * (p / 2) + 64 * i, high + 64 * i), codes + 32 * p + 4 * i);
-    constexpr int first = 2 * p % 4;
-    const I z = load_i(scales + 64 * (p / 2)), scale = shr_signed<24>(k == 0 ? shl<24 - 8 * first>(z) : shl<16 - 8 * first>(z));
-    part = madd(to_float(dot4_whole(s)), mul(d, to_float(scale)), part);
-  }
-  return part;
+// part + what sub-block k of quarter p gives: `s` is the sum of its products.
+template <int p, int k>
+BG_INLINE V q6_k_add(V part, I s, V d, const char* scales) {
+  constexpr int first = 2 * p % 4;
+  const I z = load_i(scales + 64 * (p / 2)), scale = shr_signed<24>(k == 0 ? shl<24 - 8 * first>(z) : shl<16 - 8 * first>(z));
+  return madd(to_float(dot4_whole(s)), mul(d, to_float(scale)), part);
 }
+
+// part + what half h of a group gives: sub-blocks 2p and 2p + 1 are those of quarter p. Where there are registers for all eight sums every line is loaded once; with sixteen
+// registers the sub-blocks come one after the other.
+#if BG_AVX512
+BG_INLINE V q6_k_half(V part, const char* low, const char* high, const char* codes, const int32_t* starts, V d, const char* scales, const char* later, int h) {
+  I s[8];
+  BG_UNROLL for (int i = 0; i < 8; ++i) s[i] = splat_i(starts[i]);
+  BG_UNROLL for (int i = 0; i < 8; ++i) {
+    touch_q6_k(later, kLinesQ6K * (8 * h + i) / 16, kLinesQ6K * (8 * h + i + 1) / 16);
+    const int k = i / 4;
+    const I a = load_i(low + 64 * i), b = load_i(low + 512 + 64 * i), c = load_i(high + 64 * i);
+    s[k] = dot4_part(s[k], q6_k_codes<0>(a, c), codes + 4 * i);
+    s[2 + k] = dot4_part(s[2 + k], q6_k_codes<1>(a, c), codes + 32 + 4 * i);
+    s[4 + k] = dot4_part(s[4 + k], q6_k_codes<2>(b, c), codes + 64 + 4 * i);
+    s[6 + k] = dot4_part(s[6 + k], q6_k_codes<3>(b, c), codes + 96 + 4 * i);
+  }
+  part = q6_k_add<0, 1>(q6_k_add<0, 0>(part, s[0], d, scales), s[1], d, scales);
+  part = q6_k_add<1, 1>(q6_k_add<1, 0>(part, s[2], d, scales), s[3], d, scales);
+  part = q6_k_add<2, 1>(q6_k_add<2, 0>(part, s[4], d, scales), s[5], d, scales);
+  return q6_k_add<3, 1>(q6_k_add<3, 0>(part, s[6], d, scales), s[7], d, scales);
+}
+#else
+template <int p, int k>
+BG_INLINE V q6_k_block(V part, const char* low, const char* high, const char* codes, const int32_t* starts, V d, const char* scales) {
+  I s = splat_i(starts[2 * p + k]);
+  BG_UNROLL for (int i = 4 * k; i < 4 * k + 4; ++i) s = dot4_part(s, q6_k_codes<p>(load_i(low + 512 * (p / 2) + 64 * i), load_i(high + 64 * i)), codes + 32 * p + 4 * i);
+  return q6_k_add<p, k>(part, s, d, scales);
+}
+template <int p>
+BG_INLINE V q6_k_quarter(V part, const char* low, const char* high, const char* codes, const int32_t* starts, V d, const char* scales) {
+  return q6_k_block<p, 1>(q6_k_block<p, 0>(part, low, high, codes, starts, d, scales), low, high, codes, starts, d, scales);
+}
+BG_INLINE V q6_k_half(V part, const char* low, const char* high, const char* codes, const int32_t* starts, V d, const char* scales, const char*, int) {
+  part = q6_k_quarter<0>(part, low, high, codes, starts, d, scales);
+  part = q6_k_quarter<1>(part, low, high, codes, starts, d, scales);
+  part = q6_k_quarter<2>(part, low, high, codes, starts, d, scales);
+  return q6_k_quarter<3>(part, low, high, codes, starts, d, scales);
+}
+#endif
 
 // end: of the panels, behind which nothing may be read.
 void row_q6_k(float* sums, const OneRow& x, const char* group, int64_t inputs, const char* end) {
@@ -250,10 +283,7 @@ void row_q6_k(float* sums, const OneRow& x, const char* group, int64_t inputs, c
       const char *low = group + 320 + 1024 * h, *high = group + 320 + 2048 + 512 * h, *codes = x.codes + 256 * g + 128 * h, *scales = group + 64 + 128 * h;
       if (!BG_DPBF16) for (int i = 0; i < 24; ++i) ask(group + 320 + 64 * (24 * h + i));
       const int32_t* starts = x.sums + 16 * g + 8 * h;
-      part = q6_k_quarter<0>(part, low, high, codes, starts, d, scales, later, h);
-      part = q6_k_quarter<1>(part, low, high, codes, starts, d, scales, later, h);
-      part = q6_k_quarter<2>(part, low, high, codes, starts, d, scales, later, h);
-      part = q6_k_quarter<3>(part, low, high, codes, starts, d, scales, later, h);
+      part = q6_k_half(part, low, high, codes, starts, d, scales, later, h);
     }
     sum = madd(part, splat(x.d[g]), sum);
   }
