@@ -41,10 +41,12 @@ void attend(const Context& c, const AttendArgs& args, const AttendRow* rows, int
   c.isa.attention->finish(rows, states, args.d, count);
 }
 
-// Of one token: memory is read best where all heads of a row come together, but each thread should get its share.
-int64_t heads_side_by_side(int64_t kv_heads, int64_t spans, int64_t threads) {
+// Of one token: memory is read best where all heads of a row come together, but a unit, a span of so many heads, should be at most half of a thread's share: the last span
+// may have a single key, and then whoever has that one waits for the others.
+int64_t heads_side_by_side(int64_t kv_heads, int64_t keys, int64_t threads) {
+  const int64_t span = keys < kSpanKeys ? keys : kSpanKeys, most = kv_heads * keys / (2 * threads);
   int64_t wide = kv_heads < kFewHeads ? kv_heads : kFewHeads;
-  while (wide > 1 && divide_up(kv_heads, wide) * spans < threads) wide = divide_up(wide, 2);
+  while (wide > 1 && wide * span > most) wide = divide_up(wide, 2);
   return wide;
 }
 
@@ -103,7 +105,7 @@ void attention_causal(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, 
     const std::lock_guard<std::mutex> turn(c.packed_turn);
     auto* states = reinterpret_cast<float*>(c.packed);
     const auto state = [&](int64_t head, int64_t span) { return states + size_t(span * kv_heads + head) * floats; };
-    const int64_t wide = few ? heads_side_by_side(kv_heads, spans, c.threads.count()) : 1;
+    const int64_t wide = few ? heads_side_by_side(kv_heads, past + 1, c.threads.count()) : 1;
     c.threads.run(divide_up(kv_heads, wide) * spans, [&](int64_t unit, int thread) {
       const int64_t groups = divide_up(kv_heads, wide), head = unit % groups * wide, span = unit / groups, here = kv_heads - head < wide ? kv_heads - head : wide;
       AttendRow block[kAttendRows];
