@@ -41,11 +41,12 @@ void attend(const Context& c, const AttendArgs& args, const AttendRow* rows, int
   c.isa.attention->finish(rows, states, args.d, count);
 }
 
-// Of one token: memory is read best where all heads of a row come together, but a unit, a span of so many heads, should be at most half of a thread's share: the last span
-// may have a single key, and then whoever has that one waits for the others.
+// kv heads of a unit of one token: memory is read best where all heads of a row come together, but where threads share, a unit (a span of so many heads) is at most half of
+// a thread's part. The last span may have a single key, and whoever has that one would wait for the others.
 int64_t heads_side_by_side(int64_t kv_heads, int64_t keys, int64_t threads) {
-  const int64_t span = keys < kSpanKeys ? keys : kSpanKeys, most = kv_heads * keys / (2 * threads);
   int64_t wide = kv_heads < kFewHeads ? kv_heads : kFewHeads;
+  if (threads == 1) return wide;
+  const int64_t span = keys < kSpanKeys ? keys : kSpanKeys, most = kv_heads * keys / (2 * threads);
   while (wide > 1 && wide * span > most) wide = divide_up(wide, 2);
   return wide;
 }
