@@ -48,36 +48,45 @@ int64_t block_rows(Packing p, const LinearIsa& isa, int64_t D) {
 Rows pack(const Context& c, Packing p, const Tensor& x) {
   const LinearIsa& isa = *c.isa.linear;
   if (p == kPackNone) return {x.data, size_t(x.stride) * sizeof(float), x.rows, x.cols};
-  const size_t stride = isa.packed_stride(p, x.cols);
-  const auto one = [&](int64_t t) { isa.pack(p, c.packed, row(x, t), x.cols, t); };
-  if (x.rows == 1)
-    one(0);
-  else
-    for_rows(c, x.rows, 4 * x.cols, one);
-  return {c.packed, stride, x.rows, x.cols};
+  c.threads.run(divide_up(x.rows, 16), [&](int64_t block, int) { isa.pack(p, c.packed, {row(x, 16 * block), x.stride, 16 * block, least(16, x.rows - 16 * block)}, x.cols); });
+  return {c.packed, isa.packed_stride(p, x.cols), x.rows, x.cols};
 }
 
-// Panels of one call: some for every thread to the end; with few rows about 256 KiB, which is some 15 µs of reading.
+// The most panels of one call: some calls for every thread; with few rows about 256 KiB, which is some 15 µs of reading.
 int64_t group_of(const Context& c, int64_t rows, int64_t panels, size_t panel) {
   const int64_t share = divide_up(panels, 4 * c.threads.count());
-  const int64_t wanted = rows <= 16 ? least(share, int64_t((256 << 10) / panel)) : share, even = (wanted + 3) / 4 * 4;
-  return even < 4 ? 4 : least(even, kGroupPanels);
+  const int64_t wanted = rows <= 16 ? least(share, int64_t((256 << 10) / panel)) : share, even = divide_up(wanted, kWidestTile) * kWidestTile;
+  return even < kWidestTile ? kWidestTile : least(even, kGroupPanels);
 }
+
+// The panels of one product in groups of nearly the same size, as many groups for each thread: of 19 equal ones two threads would take 10 and 9.
+class Groups {
+ public:
+  Groups(const Context& c, int64_t panels, int64_t most) : panels_(panels), tiles_(divide_up(panels, kWidestTile)) {
+    const int64_t threads = c.threads.count();
+    count_ = least(divide_up(divide_up(panels, most), threads) * threads, tiles_);
+  }
+  int64_t count() const { return count_; }
+  int64_t first(int64_t i) const { return least(tiles_ * i / count_ * kWidestTile, panels_); }
+
+ private:
+  int64_t panels_, tiles_, count_;
+};
 
 // body(product, first panel, panels, thread) for groups of panels of all products.
 template <class Body>
 void for_groups(const Context& c, const Job* jobs, int64_t n, int64_t rows, const Body& body) {
-  int64_t total = 0;
-  for (int64_t i = 0; i < n; ++i) total += jobs[i].panels;
+  int64_t panels = 0, total = 0;
+  for (int64_t i = 0; i < n; ++i) panels += jobs[i].panels;
   const Weight& w = jobs[0].product.w;
-  const int64_t group = group_of(c, rows, total, panel_bytes(w.type, w.cols));
-  int64_t groups = 0;
-  for (int64_t i = 0; i < n; ++i) groups += divide_up(jobs[i].panels, group);
-  c.threads.run(groups, [&](int64_t block, int thread) {
-    int64_t i = 0;
-    while (block >= divide_up(jobs[i].panels, group)) block -= divide_up(jobs[i++].panels, group);
-    const int64_t first = block * group;
-    body(jobs[i], first, least(group, jobs[i].panels - first), thread);
+  const int64_t most = group_of(c, rows, panels, panel_bytes(w.type, w.cols));
+  for (int64_t i = 0; i < n; ++i) total += Groups(c, jobs[i].panels, most).count();
+  c.threads.run(total, [&](int64_t group, int thread) {
+    const Job* job = jobs;
+    Groups groups(c, job->panels, most);
+    for (; group >= groups.count(); groups = Groups(c, (++job)->panels, most)) group -= groups.count();
+    const int64_t first = groups.first(group);
+    body(*job, first, groups.first(group + 1) - first, thread);
   });
 }
 

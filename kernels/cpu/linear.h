@@ -18,7 +18,8 @@ enum Packing {
 };
 
 constexpr int64_t kRowBlock = 512;      // rows of x that are packed and multiplied at a time
-constexpr int64_t kGroupPanels = 32;    // panels of one call
+constexpr int64_t kGroupPanels = 32;    // panels of one call, at most
+constexpr int64_t kWidestTile = 4;      // panels of the widest tile: calls begin at multiples of it
 constexpr int64_t kSumsStride = kGroupPanels * 16 + 16;  // floats from one row of sums to the next, off the powers of two
 
 struct Rows {             // of x, packed
@@ -28,10 +29,17 @@ struct Rows {             // of x, packed
   int64_t D;              // inputs of a row
 };
 
+struct Unpacked {         // rows of x that are packed by one call: of one block of sixteen
+  const float* data;      // of row `first`
+  int64_t stride;         // floats from one row to the next
+  int64_t first, count;
+  const float* row(int64_t i) const { return data + i * stride; }
+};
+
 struct LinearIsa {
   Packing (*packing)(Type weights, Precision precision, Phase phase);
   size_t (*packed_stride)(Packing p, int64_t D);                                        // bytes of one packed row; 0 for kPackNone
-  void (*pack)(Packing p, void* to, const float* x, int64_t D, int64_t row);            // `to`: where row 0 goes
+  void (*pack)(Packing p, void* to, const Unpacked& x, int64_t D);                      // `to`: where row 0 goes
   // sums (rows, 16·count) = x·wᵀ for `count` ≤ kGroupPanels panels from panel `first` on; rows of sums lie kSumsStride floats apart.
   // scratch: kLinearScratch bytes, 64-byte aligned.
   void (*group)(float* sums, const Rows& x, Packing p, const Weight& w, int64_t first, int64_t count, char* scratch);

@@ -197,20 +197,22 @@ void group_float(float* sums, const Rows& x, const Weight& w, int64_t first, int
 
 #if BG_AMX || BG_DPBF16
 // The nearest bf16, ties to even; infinities stay, NaN stays NaN.
-void pack_bf16(void* to, const float* x, int64_t D, int64_t row) {
+void pack_bf16(void* to, const Unpacked& x, int64_t D) {
   const int64_t inputs = packed_inputs(D);
-  char* at = static_cast<char*>(to) + size_t(row / 16 * inputs) * 32 + size_t(row % 16) * 64;
-  for (int64_t j = 0; j < inputs; j += 32, at += 1024) {
-    uint16_t y[32];
-    const int64_t n = least(32, D - j);
-    for (int64_t i = 0; i < n; ++i) {
-      uint32_t bits;
-      memcpy(&bits, x + j + i, 4);
-      const uint32_t rounded = bits + 0x7fff + (bits >> 16 & 1);
-      y[i] = uint16_t((bits & 0x7fffffff) > 0x7f800000 ? bits >> 16 | 0x40 : rounded >> 16);
+  for (int64_t m = 0; m < x.count; ++m) {
+    char* at = static_cast<char*>(to) + size_t(x.first / 16 * inputs) * 32 + size_t(x.first % 16 + m) * 64;
+    for (int64_t j = 0; j < inputs; j += 32, at += 1024) {
+      uint16_t y[32];
+      const int64_t n = least(32, D - j);
+      for (int64_t i = 0; i < n; ++i) {
+        uint32_t bits;
+        memcpy(&bits, x.row(m) + j + i, 4);
+        const uint32_t rounded = bits + 0x7fff + (bits >> 16 & 1);
+        y[i] = uint16_t((bits & 0x7fffffff) > 0x7f800000 ? bits >> 16 | 0x40 : rounded >> 16);
+      }
+      for (int64_t i = n < 0 ? 0 : n; i < 32; ++i) y[i] = 0;
+      memcpy(at, y, 64);
     }
-    for (int64_t i = n < 0 ? 0 : n; i < 32; ++i) y[i] = 0;
-    memcpy(at, y, 64);
   }
 }
 #endif
@@ -289,15 +291,15 @@ size_t packed_stride(Packing p, int64_t D) {
   return 0;
 }
 
-void pack(Packing p, void* to, const float* x, int64_t D, int64_t row) {
+void pack(Packing p, void* to, const Unpacked& x, int64_t D) {
 #if BG_INT8
-  if (p == kPackQ8) return pack_q8(to, x, D, row);
-  if (p == kPackQ8K) return pack_q8k(to, x, D, row);
+  if (p == kPackQ8) return pack_q8(to, x, D);
+  if (p == kPackQ8K) return pack_q8k(to, x, D);
 #endif
 #if BG_AMX || BG_DPBF16
-  if (p == kPackBf16) return pack_bf16(to, x, D, row);
+  if (p == kPackBf16) return pack_bf16(to, x, D);
 #endif
-  (void)p, (void)to, (void)x, (void)D, (void)row;  // kPackNone: nothing to do
+  (void)p, (void)to, (void)x, (void)D;  // kPackNone: nothing to do
 }
 
 void group(float* sums, const Rows& x, Packing p, const Weight& w, int64_t first, int64_t count, char* scratch) {

@@ -17,31 +17,65 @@ namespace {
 
 // ---- activations ------------------------------------------------------------------------------------------------------------------------
 
-// Codes of n = 32 or 256 inputs; returns d_x. A block that holds a NaN or an infinity has d_x = NaN: so have all outputs that it reaches.
-template <int n>
-BG_INLINE float quantise(int8_t* to, const float* x) {
-  V most = splat(0.0f), wrong = splat(0.0f);
-  BG_UNROLL for (int i = 0; i < n; i += 16) {
-    const V a = load(x + i);
-    most = max(max(a, sub(splat(0.0f), a)), most);
-    wrong = add(wrong, sub(a, a));  // 0, or NaN
+constexpr int kBlocks = 16;  // that are quantised together, so that nothing goes across the lanes of one vector
+
+BG_INLINE V larger_of(V x, V y) { return max(x, y); }
+BG_INLINE V sum_of(V x, V y) { return add(x, y); }
+BG_INLINE V magnitude(V x) { return max(x, sub(splat(0.0f), x)); }
+// To the nearest integer, ties to even, |x| < 2^22: adding 1.5·2^23 rounds.
+BG_INLINE V nearest(V x) { return sub(add(x, splat(12582912.0f)), splat(12582912.0f)); }
+// 1/d_x; 0 where all inputs are so small that it would not be finite.
+BG_INLINE V inverse_of(V most) { return where_less(most, splat(7.5e-37f), splat(0.0f), div(splat(127.0f), most)); }
+// d_x of inputs whose codes have this sum. A NaN or an infinity among them makes a code NaN, and so d_x and all outputs that they reach.
+BG_INLINE V scale_of(V most, V sum) { return add(where_less(most, splat(7.5e-37f), splat(0.0f), div(most, splat(127.0f))), sub(sum, sum)); }
+
+// Codes, d_x and Σ codes of `blocks` ≤ kBlocks blocks of 32 inputs.
+BG_INLINE void quantise_32(int8_t* to, float* d, float* sums, const float* x, int64_t blocks) {
+  V part[kBlocks];
+  for (int i = 0; i < kBlocks; ++i) part[i] = i < blocks ? max(magnitude(load(x + 32 * i)), magnitude(load(x + 32 * i + 16))) : splat(0.0f);
+  const V most = across(part, larger_of);
+  alignas(64) float inverse[kBlocks];
+  store(inverse, inverse_of(most));
+  for (int i = 0; i < blocks; ++i) {
+    const V first = nearest(mul(load(x + 32 * i), splat(inverse[i]))), second = nearest(mul(load(x + 32 * i + 16), splat(inverse[i])));
+    store_bytes(to + 32 * i, first);
+    store_bytes(to + 32 * i + 16, second);
+    part[i] = add(first, second);
   }
-  alignas(64) float lanes[16], check[16];
-  store(lanes, most);
-  store(check, wrong);
-  BG_UNROLL for (int half = 8; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) {
-      lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
-      check[i] += check[i + half];
-    }
+  const V sum = across(part, sum_of);
+  store(sums, sum);
+  store(d, scale_of(most, sum));
+  for (int i = 0; i < blocks; ++i) {
+    if (sums[i] != sums[i]) memset(to + 32 * i, 0, 32), sums[i] = 0;
   }
-  if (!(check[0] == 0) || lanes[0] < 7.5e-37f) {
-    memset(to, 0, n);
-    return check[0] == 0 ? 0.0f : NAN;
+}
+
+// Two sums as 16-bit numbers.
+BG_INLINE int32_t pair_of(float low, float high) { return int32_t((uint32_t(int32_t(low)) & 0xffff) | uint32_t(int32_t(high)) << 16); }
+
+// Codes of 256 inputs and Σ codes of each 16; returns d_x.
+BG_INLINE float quantise_256(int8_t* to, float* sums, const float* x) {
+  V part[16], most = splat(0.0f);
+  for (int i = 0; i < 16; ++i) most = max(magnitude(load(x + 16 * i)), most);
+  for (int i = 0; i < 16; ++i) part[i] = i == 0 ? most : splat(0.0f);
+  alignas(64) float lanes[16];
+  store(lanes, across(part, larger_of));
+  most = splat(lanes[0]);
+  const V inverse = inverse_of(most);
+  for (int i = 0; i < 16; ++i) {
+    part[i] = nearest(mul(load(x + 16 * i), inverse));
+    store_bytes(to + 16 * i, part[i]);
   }
-  const V inverse = splat(127 / lanes[0]), magic = splat(12582912.0f);  // 1.5·2^23: adding it rounds to the nearest integer, ties to even
-  BG_UNROLL for (int i = 0; i < n; i += 16) store_bytes(to + i, sub(add(mul(load(x + i), inverse), magic), magic));
-  return lanes[0] / 127;
+  const V sum = across(part, sum_of);
+  store(sums, sum);
+  store(lanes, scale_of(most, sum));
+  for (int i = 0; i < 16; ++i) {
+    if (sums[i] == sums[i]) continue;
+    memset(to, 0, 256);
+    memset(sums, 0, 64);
+    return lanes[i];
+  }
+  return lanes[0];
 }
 
 // ---- weights of a chunk -----------------------------------------------------------------------------------------------------------------

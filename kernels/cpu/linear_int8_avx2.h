@@ -38,39 +38,46 @@ BG_INLINE Packing packing_for(Type weights) { return weights == Type::q8_0 ? kPa
 
 size_t packed_row_bytes(Packing p, int64_t D) { return size_t(pieces_of(p, D)) * kPieceRows / 16; }
 
-void pack_q8(void* to, const float* x, int64_t D, int64_t row) {
-  const int64_t m = row % 16, first = row / 16 * pieces_of(kPackQ8, D);
-  for (int64_t b = 0; 32 * b < D; ++b) {
-    const Piece piece = piece_at(to, first + b / 16);
-    alignas(32) int8_t codes[32];
-    piece.d[16 * (b % 16) + m] = quantise<32>(codes, x + 32 * b);
-    char* at = piece.codes + m / 4 * (kManyTile * kPieceBytes) + 256 * (b % 16) + 64 * (m % 4);
-    BG_UNROLL for (int half = 0; half < 2; ++half)
-      _mm256_store_si256(reinterpret_cast<__m256i*>(at) + half, _mm256_cvtepi8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(codes) + half)));
+void pack_q8(void* to, const Unpacked& x, int64_t D) {
+  const int64_t m0 = x.first % 16, first = x.first / 16 * pieces_of(kPackQ8, D);
+  for (int64_t j = 0; j < D; j += 32 * kBlocks) {
+    const Piece piece = piece_at(to, first + j / (32 * kBlocks));
+    const int64_t blocks = least(kBlocks, (D - j) / 32);
+    for (int64_t m = m0; m < m0 + x.count; ++m) {
+      alignas(32) int8_t codes[32 * kBlocks];
+      alignas(32) float d[kBlocks], sum[kBlocks];
+      quantise_32(codes, d, sum, x.row(m - m0) + j, blocks);
+      char* at = piece.codes + m / 4 * (kManyTile * kPieceBytes) + 64 * (m % 4);
+      for (int64_t b = 0; b < blocks; ++b) {
+        piece.d[16 * b + m] = d[b];
+        BG_UNROLL for (int half = 0; half < 2; ++half)
+          _mm256_store_si256(reinterpret_cast<__m256i*>(at + 256 * b) + half, _mm256_cvtepi8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(codes + 32 * b) + half)));
+      }
+    }
   }
 }
 
-void pack_q8k(void* to, const float* x, int64_t D, int64_t row) {
-  const __m256i one_byte = _mm256_set1_epi8(1), one = _mm256_set1_epi16(1), less = _mm256_set1_epi16(-32);
-  const int64_t m = row % 16, first = row / 16 * pieces_of(kPackQ8K, D);
+void pack_q8k(void* to, const Unpacked& x, int64_t D) {
+  const int64_t m0 = x.first % 16, first = x.first / 16 * pieces_of(kPackQ8K, D);
   for (int64_t b = 0; 256 * b < D; ++b) {
     const Piece piece = piece_at(to, first + b / 4);
     const int64_t g = b % 4;
-    alignas(32) int8_t codes[256];
-    piece.d[16 * g + m] = quantise<256>(codes, x + 256 * b);
-    for (int64_t i = 0; i < 4; ++i) {
-      int32_t sum[2];
-      for (int64_t k = 0; k < 2; ++k) {  // 32 codes: sums of pairs, then in each dword those of the even and of the odd pairs of 16
-        __m256i s = _mm256_maddubs_epi16(one_byte, bytes_at(codes + 64 * i + 32 * k));
-        s = _mm256_add_epi16(s, _mm256_shuffle_epi32(s, 0x4e));
-        s = _mm256_add_epi16(s, _mm256_shuffle_epi32(s, 0xb1));
-        const __m256i centre = _mm256_mullo_epi16(s, less), whole = _mm256_madd_epi16(s, one);
-        piece.sums[16 * (16 * g + 4 * i + 2 * k) + m] = _mm256_extract_epi32(centre, 0);
-        piece.sums[16 * (16 * g + 4 * i + 2 * k + 1) + m] = _mm256_extract_epi32(centre, 4);
-        sum[k] = _mm256_extract_epi32(whole, 0) + _mm256_extract_epi32(whole, 4);
+    for (int64_t m = m0; m < m0 + x.count; ++m) {
+      alignas(32) int8_t codes[256];
+      alignas(32) float sum[16];
+      piece.d[16 * g + m] = quantise_256(codes, sum, x.row(m - m0) + 256 * b);
+      for (int64_t i = 0; i < 4; ++i) {
+        const char* at = reinterpret_cast<const char*>(codes + 64 * i);
+        for (int64_t k = 0; k < 2; ++k) {  // 32 codes: sums of pairs, then in each dword those of the even and of the odd pairs of 16
+          __m256i s = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes_at(at + 32 * k));
+          s = _mm256_add_epi16(s, _mm256_shuffle_epi32(s, 0x4e));
+          s = _mm256_mullo_epi16(_mm256_add_epi16(s, _mm256_shuffle_epi32(s, 0xb1)), _mm256_set1_epi16(-32));
+          piece.sums[16 * (16 * g + 4 * i + 2 * k) + m] = _mm256_extract_epi32(s, 0);
+          piece.sums[16 * (16 * g + 4 * i + 2 * k + 1) + m] = _mm256_extract_epi32(s, 4);
+        }
+        piece.pairs[16 * (4 * g + i) + m] = pair_of(sum[4 * i] + sum[4 * i + 1], sum[4 * i + 2] + sum[4 * i + 3]);
+        memcpy(piece.codes + m / 4 * (kManyTile * kPieceBytes) + 256 * (4 * g + i) + 64 * (m % 4), at, 64);
       }
-      piece.pairs[16 * (4 * g + i) + m] = int32_t(uint32_t(sum[0]) & 0xffff) | int32_t(uint32_t(sum[1]) << 16);
-      memcpy(piece.codes + m / 4 * (kManyTile * kPieceBytes) + 256 * (4 * g + i) + 64 * (m % 4), codes + 64 * i, 64);
     }
   }
 }

@@ -29,11 +29,6 @@ BG_INLINE PackedRows packed_rows(const Rows& x, Type weights, int64_t block) {
   const auto* pairs = reinterpret_cast<const int32_t*>(d + D / 16);
   return {codes, d, pairs + D / 4, pairs};
 }
-BG_INLINE int32_t sum_of(const int8_t* codes, int n) {
-  int32_t sum = 0;
-  for (int i = 0; i < n; ++i) sum += codes[i];
-  return sum;
-}
 
 }  // namespace
 
@@ -42,38 +37,43 @@ size_t packed_row_bytes(Packing p, int64_t D) {
   return p == kPackQ8 ? inputs / 4 * 5 : inputs / 64 * 85;
 }
 
-void pack_q8(void* to, const float* x, int64_t D, int64_t row) {
-  const int64_t inputs = packed_inputs(D), m = row % 16;
-  auto* codes = static_cast<int8_t*>(to) + size_t(row / 16) * 16 * packed_row_bytes(kPackQ8, D);
+void pack_q8(void* to, const Unpacked& x, int64_t D) {
+  const int64_t inputs = packed_inputs(D), m0 = x.first % 16;
+  auto* codes = static_cast<int8_t*>(to) + size_t(x.first / 16) * 16 * packed_row_bytes(kPackQ8, D);
   auto* d = reinterpret_cast<float*>(codes + 16 * inputs);
   auto* sums = reinterpret_cast<int32_t*>(d + inputs / 2);
-  codes += 64 * m;
-  for (int64_t b = 0; b < inputs / 32; ++b) {
-    int8_t part[32] = {};
-    d[16 * b + m] = 32 * b < D ? quantise<32>(part, x + 32 * b) : 0.0f;
-    sums[16 * b + m] = -128 * sum_of(part, 32);
-    memcpy(codes + 1024 * (b / 2) + 32 * (b % 2), part, 32);
+  for (int64_t b = 0; 32 * b < inputs; b += kBlocks) {
+    const int64_t blocks = least(kBlocks, inputs / 32 - b);
+    for (int64_t m = m0; m < m0 + x.count; ++m) {
+      alignas(64) int8_t part[32 * kBlocks] = {};
+      alignas(64) float scale[kBlocks], sum[kBlocks];
+      quantise_32(part, scale, sum, x.row(m - m0) + 32 * b, least(blocks, D / 32 - b));
+      for (int64_t i = 0; i < blocks; ++i) {
+        d[16 * (b + i) + m] = scale[i];
+        sums[16 * (b + i) + m] = -128 * int32_t(sum[i]);
+      }
+      for (int64_t i = 0; i < blocks / 2; ++i) memcpy(codes + 1024 * (b / 2 + i) + 64 * m, part + 64 * i, 64);
+    }
   }
 }
 
-void pack_q8k(void* to, const float* x, int64_t D, int64_t row) {
-  const int64_t m = row % 16;
-  auto* codes = static_cast<int8_t*>(to) + size_t(row / 16) * 16 * packed_row_bytes(kPackQ8K, D);
+void pack_q8k(void* to, const Unpacked& x, int64_t D) {
+  const int64_t m0 = x.first % 16;
+  auto* codes = static_cast<int8_t*>(to) + size_t(x.first / 16) * 16 * packed_row_bytes(kPackQ8K, D);
   auto* d = reinterpret_cast<float*>(codes + 16 * D);
   auto* pairs = reinterpret_cast<int32_t*>(d + D / 16);
   auto* sums = pairs + D / 4;
-  codes += 64 * m;
-  for (int64_t b = 0; b < D / 256; ++b) {
-    int8_t part[256];
-    d[16 * b + m] = quantise<256>(part, x + 256 * b);
-    for (int64_t i = 0; i < 4; ++i) {
-      int32_t sum[4];
-      for (int k = 0; k < 4; ++k) {
-        sum[k] = sum_of(part + 64 * i + 16 * k, 16);
-        sums[16 * (16 * b + 4 * i + k) + m] = -32 * sum[k];
+  for (int64_t b = 0; 256 * b < D; ++b) {
+    for (int64_t m = m0; m < m0 + x.count; ++m) {
+      alignas(64) int8_t part[256];
+      alignas(64) float sum[16];
+      d[16 * b + m] = quantise_256(part, sum, x.row(m - m0) + 256 * b);
+      for (int64_t i = 0; i < 4; ++i) {
+        const float* s = sum + 4 * i;
+        for (int k = 0; k < 4; ++k) sums[16 * (16 * b + 4 * i + k) + m] = -32 * int32_t(s[k]);
+        pairs[16 * (4 * b + i) + m] = pair_of(s[0] + s[1], s[2] + s[3]);
+        memcpy(codes + 1024 * (4 * b + i) + 64 * m, part + 64 * i, 64);
       }
-      pairs[16 * (4 * b + i) + m] = int32_t(uint32_t(sum[0] + sum[1]) & 0xffff) | (sum[2] + sum[3]) << 16;
-      memcpy(codes + 1024 * (4 * b + i), part + 64 * i, 64);
     }
   }
 }

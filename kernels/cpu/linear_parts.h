@@ -55,8 +55,8 @@ BG_INLINE int64_t packed_inputs(int64_t D) { return (D + 63) / 64 * 64; }
 #if BG_INT8
 // linear_int8_avx2.h, linear_int8_tiles.h
 size_t packed_row_bytes(Packing p, int64_t D);
-void pack_q8(void* to, const float* x, int64_t D, int64_t row);
-void pack_q8k(void* to, const float* x, int64_t D, int64_t row);
+void pack_q8(void* to, const Unpacked& x, int64_t D);
+void pack_q8k(void* to, const Unpacked& x, int64_t D);
 void group_int8(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch);
 
 // A chunk of one panel of Q4_K or Q6_K, spread: 64-byte lines of four inputs, a byte each (Q6_K: codes 0 … 63); d·s_b as floats, a line for each b; and
@@ -69,7 +69,7 @@ void spread_q4_k(char* to, const char* group, int64_t len);
 void spread_q6_k(char* to, const char* group, int64_t len);
 #endif
 #if BG_AMX || BG_DPBF16
-void pack_bf16(void* to, const float* x, int64_t D, int64_t row);
+void pack_bf16(void* to, const Unpacked& x, int64_t D);
 #endif
 #if BG_AMX
 void group_amx(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch);

@@ -111,6 +111,16 @@ BG_INLINE void transpose(V (&a)[16]) {
   BG_UNROLL for (int i = 0; i < 16; ++i) a[i] = b[i];
 }
 
+// Lane i: op of all lanes of a[i], two by two.
+template <class Op>
+BG_INLINE V across(const V (&a)[16], const Op& op) {
+  const auto pairs = [&](V x, V y) { return op(_mm512_shuffle_ps(x, y, 0x88), _mm512_shuffle_ps(x, y, 0xdd)); };
+  const auto quarters = [&](V x, V y) { return op(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd)); };
+  V b[4];
+  BG_UNROLL for (int i = 0; i < 4; ++i) b[i] = pairs(pairs(a[4 * i], a[4 * i + 1]), pairs(a[4 * i + 2], a[4 * i + 3]));
+  return quarters(quarters(b[0], b[1]), quarters(b[2], b[3]));
+}
+
 BG_INLINE I zero_i() { return _mm512_setzero_si512(); }
 BG_INLINE I splat_i(int32_t a) { return _mm512_set1_epi32(a); }
 BG_INLINE I load_i(const void* p) { return _mm512_loadu_si512(p); }
@@ -199,6 +209,17 @@ BG_INLINE V high_halves(const uint32_t* p) {
   return {_mm256_castsi256_ps(_mm256_and_si256(bytes_at(p), mask)), _mm256_castsi256_ps(_mm256_and_si256(bytes_at(p + 8), mask))};
 }
 
+template <class Op>
+BG_INLINE V across(const V (&a)[16], const Op& op) {
+  const auto pairs = [&](V x, V y) {
+    return op(V{_mm256_shuffle_ps(x.a, y.a, 0x88), _mm256_shuffle_ps(x.b, y.b, 0x88)}, V{_mm256_shuffle_ps(x.a, y.a, 0xdd), _mm256_shuffle_ps(x.b, y.b, 0xdd)});
+  };
+  V b[4];
+  BG_UNROLL for (int i = 0; i < 4; ++i) b[i] = pairs(pairs(a[4 * i], a[4 * i + 1]), pairs(a[4 * i + 2], a[4 * i + 3]));
+  const V u = op(V{b[0].a, b[1].a}, V{b[0].b, b[1].b}), v = op(V{b[2].a, b[3].a}, V{b[2].b, b[3].b});
+  return op(V{_mm256_permute2f128_ps(u.a, u.b, 0x20), _mm256_permute2f128_ps(v.a, v.b, 0x20)}, V{_mm256_permute2f128_ps(u.a, u.b, 0x31), _mm256_permute2f128_ps(v.a, v.b, 0x31)});
+}
+
 BG_INLINE I zero_i() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
 BG_INLINE I splat_i(int32_t a) { return {_mm256_set1_epi32(a), _mm256_set1_epi32(a)}; }
 BG_INLINE I load_i(const void* p) { return {bytes_at(p), bytes_at(static_cast<const char*>(p) + 32)}; }
@@ -271,6 +292,19 @@ BG_INLINE float32x4_t low_half(const uint32_t* p) { return vreinterpretq_f32_u32
 BG_INLINE float32x4_t high_half(const uint32_t* p) { return vreinterpretq_f32_u32(vandq_u32(vld1q_u32(p), vdupq_n_u32(0xffff0000u))); }
 BG_INLINE V low_halves(const uint32_t* p) { return {low_half(p), low_half(p + 4), low_half(p + 8), low_half(p + 12)}; }
 BG_INLINE V high_halves(const uint32_t* p) { return {high_half(p), high_half(p + 4), high_half(p + 8), high_half(p + 12)}; }
+
+template <class Op>
+BG_INLINE V across(const V (&a)[16], const Op& op) {
+  const auto pairs = [&](V x, V y) {
+    return op(V{vuzp1q_f32(x.a, x.b), vuzp1q_f32(x.c, x.d), vuzp1q_f32(y.a, y.b), vuzp1q_f32(y.c, y.d)}, V{vuzp2q_f32(x.a, x.b), vuzp2q_f32(x.c, x.d), vuzp2q_f32(y.a, y.b), vuzp2q_f32(y.c, y.d)});
+  };
+  V b[4];
+  BG_UNROLL for (int i = 0; i < 4; ++i) {
+    const V &w = a[4 * i], &x = a[4 * i + 1], &y = a[4 * i + 2], &z = a[4 * i + 3];
+    b[i] = op(op(V{w.a, x.a, y.a, z.a}, V{w.b, x.b, y.b, z.b}), op(V{w.c, x.c, y.c, z.c}, V{w.d, x.d, y.d, z.d}));
+  }
+  return pairs(pairs(b[0], b[1]), pairs(b[2], b[3]));
+}
 
 BG_INLINE I zero_i() { return {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)}; }
 BG_INLINE I splat_i(int32_t x) { return {vdupq_n_s32(x), vdupq_n_s32(x), vdupq_n_s32(x), vdupq_n_s32(x)}; }
