@@ -41,13 +41,13 @@ void attend(const Context& c, const AttendArgs& args, const AttendRow* rows, int
   c.isa.attention->finish(rows, states, args.d, count);
 }
 
-// kv heads of a unit of one token: memory is read best where all heads of a row come together, but where threads share, a unit (a span of so many heads) is at most half of
-// a thread's part. The last span may have a single key, and whoever has that one would wait for the others.
+// kv heads of a unit of one token, a span of so many heads: memory is read best where all heads of a row come together. Where threads share, they share the heads of
+// each span alike, or a unit is at most half of a thread's part: the last span may have a single key, and whoever has that one would wait for the others.
 int64_t heads_side_by_side(int64_t kv_heads, int64_t keys, int64_t threads) {
   int64_t wide = kv_heads < kFewHeads ? kv_heads : kFewHeads;
   if (threads == 1) return wide;
-  const int64_t span = keys < kSpanKeys ? keys : kSpanKeys, most = kv_heads * keys / (2 * threads);
-  while (wide > 1 && wide * span > most) wide = divide_up(wide, 2);
+  const int64_t span = keys < kSpanKeys ? keys : kSpanKeys, alike = kv_heads * span / threads, half = kv_heads * keys / (2 * threads);
+  while (wide > 1 && wide * span > alike && wide * span > half) wide = divide_up(wide, 2);
   return wide;
 }
 

@@ -249,7 +249,7 @@ void sums_few(float* states, const AttendArgs& a, const AttendRow* rows, int64_t
     if (count == 2) return sums_of<2, T>(states, a, rows, heads, count, span, floats);
     sums_of<kFewRows, T>(states, a, rows, heads, count, span, floats);
   };
-  if (a.type == Type::bf16) return with(Bf16{});
+  if (a.type == Type::bf16 || (BG_DPBF16 && fast(a) && a.type == Type::q8_0)) return with(Bf16{});
   with(float{});
 }
 

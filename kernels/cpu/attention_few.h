@@ -16,23 +16,32 @@ constexpr int64_t kFewKeys = 16 * kFewVectors<R>;  // that are taken at a time
 constexpr int64_t kMostFewKeys = 32;
 static_assert(kBlockKeys % kMostFewKeys == 0);
 
+// Rows of keys or values of one head.
+template <class T>
+struct HeadRows {
+  const T* at;
+  int64_t stride;  // T from one to the next
+  const T* operator[](int64_t i) const { return at + i * stride; }
+  HeadRows from(int64_t i) const { return {at + i * stride, stride}; }
+};
+
 // to[16·i + s] = row_s[i], s, i < 16.
 #if BG_AVX512
 template <class T>
-BG_INLINE void columns_of(float* to, const T* const* row, int64_t j) {
+BG_INLINE void columns_of(float* to, HeadRows<T> row, int64_t j) {
   V a[16];
   BG_UNROLL for (int s = 0; s < 16; ++s) a[s] = load(row[s] + j);
   BG_ISA::transpose(a);
   BG_UNROLL for (int i = 0; i < 16; ++i) store(to + 16 * i, a[i]);
 }
 #elif BG_AVX2
-BG_INLINE void columns_of(float* to, const float* const* row, int64_t j) {
+BG_INLINE void columns_of(float* to, HeadRows<float> row, int64_t j) {
   BG_UNROLL for (int s = 0; s < 16; s += 8) {
     BG_UNROLL for (int i = 0; i < 16; i += 8) eight_columns(to + 16 * i + s, [&](int r) { return row[s + r] + j + i; });
   }
 }
 // bf16 move in pairs.
-BG_INLINE void columns_of(float* to, const Bf16* const* row, int64_t j) {
+BG_INLINE void columns_of(float* to, HeadRows<Bf16> row, int64_t j) {
   alignas(64) float pairs[8 * 16];
   BG_UNROLL for (int s = 0; s < 16; s += 8) eight_columns(pairs + s, [&](int r) { return reinterpret_cast<const float*>(row[s + r] + j); });
   BG_UNROLL for (int i = 0; i < 8; ++i) {
@@ -43,7 +52,7 @@ BG_INLINE void columns_of(float* to, const Bf16* const* row, int64_t j) {
 }
 #else
 template <class T>
-BG_INLINE void columns_of(float* to, const T* const* row, int64_t j) {
+BG_INLINE void columns_of(float* to, HeadRows<T> row, int64_t j) {
   for (int64_t s = 0; s < 16; ++s) {
     float x[16];
     store(x, load(row[s] + j));
@@ -52,22 +61,12 @@ BG_INLINE void columns_of(float* to, const T* const* row, int64_t j) {
 }
 #endif
 
-// Where `count` rows can be read as T, those behind them, up to `keys`, being the last again. Q8_0 becomes floats in `spare`.
-template <class T>
-BG_INLINE void rows_at(const T** row, int64_t keys, const char* at, size_t stride, Type type, int64_t count, int64_t d, float* spare) {
-  for (int64_t i = 0; i < keys; ++i) {
-    const int64_t there = i < count ? i : count - 1;
-    if (type == Type::q8_0 && i == there) floats_of(spare + i * d, type, at + size_t(i) * stride, d);
-    row[i] = type == Type::q8_0 ? reinterpret_cast<const T*>(spare + there * d) : reinterpret_cast<const T*>(at + size_t(there) * stride);
-  }
-}
-
 // z_rs = Σ_j k_sj·q_rj, ascending j. z: rows kBlockKeys apart; panel: kFewKeys<R> · d floats.
 template <int R, class T>
-__attribute__((noinline)) void few_dots(float* z, const float* const* q, const T* const* keys, int64_t d, float* panel) {
+__attribute__((noinline)) void few_dots(float* z, const float* const* q, HeadRows<T> keys, int64_t d, float* panel) {
   constexpr int N = kFewVectors<R>;
   for (int n = 0; n < N; ++n) {
-    for (int64_t j = 0; j < d; j += 16) columns_of(panel + 16 * (n * d + j), keys + 16 * n, j);
+    for (int64_t j = 0; j < d; j += 16) columns_of(panel + 16 * (n * d + j), keys.from(16 * n), j);
   }
   V acc[R][N];
   BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < N; ++n) acc[r][n] = splat(0.0f);
@@ -84,7 +83,7 @@ __attribute__((noinline)) void few_dots(float* z, const float* const* q, const T
 
 // o_r = o_r·f_r + Σ_s p_rs·v_s, ascending s. o: rows d apart.
 template <int R, int N, class T>
-BG_INLINE void few_columns(float* o, const float* p, const float* f, const T* const* v, int64_t count, int64_t d, int64_t j) {
+BG_INLINE void few_columns(float* o, const float* p, const float* f, HeadRows<T> v, int64_t count, int64_t d, int64_t j) {
   V acc[R][N];
   BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < N; ++n) acc[r][n] = mul(load(o + r * d + j + 16 * n), splat(f[r]));
   for (int64_t s = 0; s < count; ++s) {
@@ -98,7 +97,7 @@ BG_INLINE void few_columns(float* o, const float* p, const float* f, const T* co
   BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < N; ++n) store(o + r * d + j + 16 * n, acc[r][n]);
 }
 template <int R, class T>
-__attribute__((noinline)) void few_values(float* o, const float* p, const float* f, const T* const* v, int64_t count, int64_t d) {
+__attribute__((noinline)) void few_values(float* o, const float* p, const float* f, HeadRows<T> v, int64_t count, int64_t d) {
   constexpr int N = kFewVectors<R>;
   int64_t j = 0;
   for (; j + 16 * N <= d; j += 16 * N) few_columns<R, N>(o, p, f, v, count, d, j);
@@ -141,17 +140,33 @@ void few_soften(float* z, float* state, int64_t d, float scale, int64_t count, f
   store(total_of(state, d), madd(load(total_of(state, d)), factors, load(sum)));
 }
 
+// What will be wanted next, asked of the second cache a few lines at a time, between products. In the order of memory: rows of one head alone lie far apart.
+struct Ahead {
+  const char* row;
+  size_t stride, bytes, j;  // from one row to the next; of one row; of this row, asked for
+  int64_t rows;
+
+  void ask(int lines) {
+    for (int i = 0; i < lines && rows > 0; ++i) {
+      __builtin_prefetch(row + j, 0, 2);
+      j += 64;
+      if (j >= bytes) j = 0, row += stride, --rows;
+    }
+  }
+  void rest() {
+    while (rows > 0) ask(16);
+  }
+};
+
 // Rows of keys or values, of some heads side by side.
 struct FewRows {
   const char* at;
   size_t stride, bytes;  // from one row to the next; of one row
 
-  // Asks the second cache for part n of `parts` of `keys` rows from row s on. In the order of memory: rows of one head alone lie far apart.
-  void fetch(int64_t s, int64_t keys, int64_t n, int64_t parts) const {
-    const char* row = at + size_t(s + keys * n / parts) * stride;
-    for (int64_t i = keys * n / parts; i < keys * (n + 1) / parts; ++i, row += stride) {
-      for (size_t j = 0; j < bytes; j += 64) __builtin_prefetch(row + j, 0, 2);
-    }
+  // Part n of `parts` of `keys` rows from row s on.
+  Ahead ahead(int64_t s, int64_t keys, int64_t n, int64_t parts) const {
+    const int64_t first = keys * n / parts;
+    return {at + size_t(s + first) * stride, stride, bytes, 0, keys * (n + 1) / parts - first};
   }
 };
 
@@ -169,13 +184,16 @@ struct FloatFew {
   FloatFew(const AttendArgs& args, const AttendRow* of, int64_t heads, int64_t n, float* scratch) : a(args), rows(of), count(n) {
     o = scratch, z = o + heads * R * a.d, panel = z + heads * R * kBlock, spare = panel + kKeys * a.d;
   }
-  void dots(int64_t h, int64_t s, const T* const* keys) {
+  void widen(T* to, const char* row) const { floats_of(reinterpret_cast<float*>(to), a.type, row, a.d); }
+  void dots(int64_t h, int64_t s, HeadRows<T> keys, Ahead& ahead) {
+    ahead.rest();
     const float* q[R];
     for (int64_t r = 0; r < R; ++r) q[r] = rows[h * count + least(r, count - 1)].q;
     few_dots<R>(z + h * R * kBlock + s, q, keys, a.d, panel);
   }
   void soften(int64_t h, float* state, int64_t keys) { few_soften<R>(z + h * R * kBlock, state, a.d, a.scale, keys, f[h]); }
-  void values(int64_t h, int64_t s, const T* const* values, int64_t keys) {
+  void values(int64_t h, int64_t s, HeadRows<T> values, int64_t keys, Ahead& ahead) {
+    ahead.rest();
     if (s > 0) for (float& lane : f[h]) lane = 1;
     few_values<R>(o + h * R * a.d, z + h * R * kBlock + s, f[h], values, keys, a.d);
   }
@@ -183,8 +201,25 @@ struct FloatFew {
   void begin(int64_t heads) { memset(o, 0, size_t(heads * R * a.d) * sizeof(float)); }
 };
 
+// `keys` rows that Few can read, of which `count` are there; those behind them are the last again. In its room where they cannot stay where they lie.
+template <class T, class Few>
+BG_INLINE HeadRows<T> rows_at(const Few& few, int64_t keys, const char* at, size_t stride, int64_t count) {
+  const Type type = few.a.type;
+  if (type != Type::q8_0 && count == keys) return {reinterpret_cast<const T*>(at), int64_t(stride / sizeof(T))};
+  const int64_t d = few.a.d;
+  T* to = reinterpret_cast<T*>(few.spare);
+  for (int64_t i = 0; i < keys; ++i) {
+    const char* row = at + size_t(least(i, count - 1)) * stride;
+    if (type == Type::q8_0)
+      few.widen(to + i * d, row);
+    else
+      memcpy(to + i * d, row, size_t(d) * sizeof(T));
+  }
+  return {to, d};
+}
+
 // Few: the arithmetic of R ≥ count rows of each head, FloatFew or PairFew (attention_pairs.h). kBlock keys of a block, of which kKeys are taken at a time;
-// of head h: dots and values of the keys from s on, of a block, and soften between them; sums: what row r has.
+// widen: a row of Q8_0 as T; of head h: dots and values of the keys from s on, of a block, and soften between them; sums: what row r has.
 template <class Few, class T>
 void sums_of_few(float* states, const AttendArgs& a, const AttendRow* rows, int64_t heads, int64_t count, int64_t span, float* scratch) {
   constexpr int64_t K = Few::kKeys;
@@ -192,25 +227,24 @@ void sums_of_few(float* states, const AttendArgs& a, const AttendRow* rows, int6
   const size_t head_bytes = stored_bytes(a.type, d);
   const FewRows keys{static_cast<const char*>(a.k), a.k_stride, head_bytes * size_t(heads)}, values{static_cast<const char*>(a.v), a.v_stride, keys.bytes};
   Few few(a, rows, heads, count, scratch);
-  const T* row[K];
   for (int64_t h = 0; h < heads; ++h) begin(states + h * step, d, span == 0 ? a.zeros : 0);
   few.begin(heads);
   for (int64_t s0 = span * kSpanKeys; s0 < end; s0 += Few::kBlock) {
     const int64_t block = least(Few::kBlock, end - s0);
     for (int64_t s = 0; s < block; s += K) {
       for (int64_t h = 0; h < heads; ++h) {
-        s + K < block ? keys.fetch(s0 + s + K, K, h, heads) : values.fetch(s0, K, h, heads);
-        rows_at(row, K, keys.at + size_t(s0 + s) * keys.stride + size_t(h) * head_bytes, keys.stride, a.type, least(K, block - s), d, few.spare);
-        few.dots(h, s, row);
+        Ahead ahead = s + K < block ? keys.ahead(s0 + s + K, K, h, heads) : values.ahead(s0, K, h, heads);
+        few.dots(h, s, rows_at<T>(few, K, keys.at + size_t(s0 + s) * keys.stride + size_t(h) * head_bytes, keys.stride, least(K, block - s)), ahead);
+        ahead.rest();
       }
     }
     for (int64_t h = 0; h < heads; ++h) few.soften(h, states + h * step, block);
     for (int64_t s = 0; s < block; s += K) {
       const int64_t here = least(K, block - s);
       for (int64_t h = 0; h < heads; ++h) {
-        s + K < block ? values.fetch(s0 + s + K, K, h, heads) : keys.fetch(s0 + Few::kBlock, K, h, heads);
-        rows_at(row, K, values.at + size_t(s0 + s) * values.stride + size_t(h) * head_bytes, values.stride, a.type, here, d, few.spare);
-        few.values(h, s, row, here);
+        Ahead ahead = s + K < block ? values.ahead(s0 + s + K, K, h, heads) : keys.ahead(s0 + Few::kBlock, K, h, heads);
+        few.values(h, s, rows_at<T>(few, here, values.at + size_t(s0 + s) * values.stride + size_t(h) * head_bytes, values.stride, here), here, ahead);
+        ahead.rest();
       }
     }
   }

@@ -197,60 +197,98 @@ static_assert((PairPath::kScratch + kAttendQueries + PairPath::kBlock * kHeadDim
 BG_INLINE I some_bf16(const Bf16* row, bool all) { return all ? load_i(row) : _mm512_maskz_loadu_epi32(0xff, row); }
 BG_INLINE I some_bf16(const float* row, bool all) { return to_bf16(load(row), all ? load(row + 16) : splat(0.0f)); }
 
-// Sixteen pairs (a_j, b_j) of two rows, from column j on; without b: (a_j, 0).
-BG_INLINE I pairs_of_rows(const float* a, const float* b) { return to_pairs(load(a), b != nullptr ? load(b) : splat(0.0f)); }
-BG_INLINE I pairs_of_rows(const Bf16* a, const Bf16* b) {
-  const I first = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a)));
-  return b == nullptr ? first : or_i(first, shl<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)))));
+// k[i]: pair i of a line of 64 bytes, from column j on, of sixteen rows of keys. Whole lines: rows lie so far apart that few of them stay in the first cache.
+// Of bf16, a line may be half a line.
+BG_INLINE void pairs_of_lines(I (&k)[16], HeadRows<Bf16> rows, int64_t j, bool whole) {
+  BG_UNROLL for (int s = 0; s < 16; ++s) k[s] = some_bf16(rows[s] + j, whole);
+  transpose(k);
+}
+BG_INLINE void pairs_of_lines(I (&k)[8], HeadRows<float> rows, int64_t j, bool) {
+  const auto half = [&](int s) { return _mm512_castsi512_si256(to_bf16(load(rows[s] + j), splat(0.0f))); };
+  I a[8], b[8];
+  BG_UNROLL for (int i = 0; i < 8; ++i) {  // rows 0 … 3 beside 4 … 7, 8 … 11 beside 12 … 15
+    const int s = i + i / 4 * 4;
+    a[i] = _mm512_inserti64x4(_mm512_castsi256_si512(half(s)), half(s + 4), 1);
+  }
+  BG_UNROLL for (int i = 0; i < 8; i += 2) {
+    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+  }
+  BG_UNROLL for (int i = 0; i < 8; i += 4) {  // a[i + k]: pairs k and 4 + k of four rows, and of four more
+    a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+    a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+    a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+    a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+  }
+  BG_UNROLL for (int i = 0; i < 4; ++i) {
+    k[i] = _mm512_shuffle_i32x4(a[i], a[4 + i], 0x88);
+    k[4 + i] = _mm512_shuffle_i32x4(a[i], a[4 + i], 0xdd);
+  }
 }
 
-// z_rs of 32 keys. z: rows kPairBlock apart; q (R, d/2) pairs; panel: 16·d dwords.
+// z_rs of 32 keys. z: rows kPairBlock apart; q (R, d/2) pairs.
 template <int R, class T>
-__attribute__((noinline)) void pair_few_dots(float* z, const uint32_t* q, const T* const* keys, int64_t d, uint32_t* panel) {
+__attribute__((noinline)) void pair_few_dots(float* z, const uint32_t* q, HeadRows<T> keys, int64_t d, Ahead& ahead) {
+  constexpr int kLine = 32 / sizeof(T);
   const int64_t pairs = d / 2;
-  for (int n = 0; n < 2; ++n) {
-    for (int64_t j = 0; j < d; j += 32) {
-      const bool all = d - j >= 32;
-      I r[16];
-      BG_UNROLL for (int s = 0; s < 16; ++s) r[s] = some_bf16(keys[16 * n + s] + j, all);
-      transpose(r);
-      uint32_t* to = panel + 16 * (n * pairs + j / 2);
-      BG_UNROLL for (int i = 0; i < 8; ++i) store_i(to + 16 * i, r[i]);
-      if (all) BG_UNROLL for (int i = 8; i < 16; ++i) store_i(to + 16 * i, r[i]);
-    }
-  }
   V acc[R][2];
   BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < 2; ++n) acc[r][n] = splat(0.0f);
-  for (int64_t i = 0; i < pairs; ++i) {
-    const I k[2] = {load_i(panel + 16 * i), load_i(panel + 16 * (pairs + i))};
-    BG_UNROLL for (int r = 0; r < R; ++r) {
-      const I a = splat_i(int32_t(q[r * pairs + i]));
-      BG_UNROLL for (int n = 0; n < 2; ++n) acc[r][n] = dot2_bf16(acc[r][n], a, k[n]);
+  for (int64_t i = 0; i < pairs; i += kLine) {
+    const bool whole = pairs - i >= kLine;
+    BG_UNROLL for (int n = 0; n < 2; ++n) {
+      ahead.ask(16);
+      I k[kLine];
+      pairs_of_lines(k, keys.from(16 * n), 2 * i, whole);
+      const auto add_pair = [&](int e) __attribute__((always_inline)) {
+        BG_UNROLL for (int r = 0; r < R; ++r) acc[r][n] = dot2_bf16(acc[r][n], splat_i(int32_t(q[r * pairs + i + e])), k[e]);
+      };
+      BG_UNROLL for (int e = 0; e < 8; ++e) add_pair(e);
+      if (kLine > 8 && whole) BG_UNROLL for (int e = 8; e < kLine; ++e) add_pair(e);
     }
   }
   BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < 2; ++n) store(z + r * kPairBlock + 16 * n, acc[r][n]);
 }
 
+// x[n]: sixteen pairs (a_j, b_j) of two rows, from column j + 16·n on; without b: (a_j, 0).
+template <int N>
+BG_INLINE void pairs_of_rows(I (&x)[N], const float* a, const float* b, int64_t j) {
+  BG_UNROLL for (int n = 0; n < N; ++n) x[n] = to_pairs(load(a + j + 16 * n), b != nullptr ? load(b + j + 16 * n) : splat(0.0f));
+}
+template <int N>
+BG_INLINE void pairs_of_rows(I (&x)[N], const Bf16* a, const Bf16* b, int64_t j) {
+  const I low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+  const I high = _mm512_set_epi16(63, 31, 62, 30, 61, 29, 60, 28, 59, 27, 58, 26, 57, 25, 56, 24, 55, 23, 54, 22, 53, 21, 52, 20, 51, 19, 50, 18, 49, 17, 48, 16);
+  BG_UNROLL for (int n = 0; n < N; n += 2) {
+    const I first = some_bf16(a + j + 16 * n, N > 1), second = b != nullptr ? some_bf16(b + j + 16 * n, N > 1) : zero_i();
+    x[n] = _mm512_permutex2var_epi16(first, low, second);
+    if (n + 1 < N) x[n + 1] = _mm512_permutex2var_epi16(first, high, second);
+  }
+}
+
 // o_r = o_r·f_r + Σ_s pairs of p and v of `count` keys. o: rows d apart; p: rows kPairBlock/2 apart.
 template <int R, int N, class T>
-BG_INLINE void pair_few_columns(float* o, const uint32_t* p, const float* f, const T* const* v, int64_t count, int64_t d, int64_t j) {
+BG_INLINE void pair_few_columns(float* o, const uint32_t* p, const float* f, HeadRows<T> v, int64_t count, int64_t d, int64_t j, Ahead& ahead) {
   V acc[R][N];
   BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < N; ++n) acc[r][n] = mul(load(o + r * d + j + 16 * n), splat(f[r]));
-  for (int64_t s = 0; 2 * s < count; ++s) {
+  const auto step = [&](int64_t s, const T* first, const T* second) __attribute__((always_inline)) {
+    ahead.ask(N);
     I x[N];
-    BG_UNROLL for (int n = 0; n < N; ++n) x[n] = pairs_of_rows(v[2 * s] + j + 16 * n, 2 * s + 1 < count ? v[2 * s + 1] + j + 16 * n : nullptr);
+    pairs_of_rows(x, first, second, j);
     BG_UNROLL for (int r = 0; r < R; ++r) {
       const I a = splat_i(int32_t(p[r * kPairBlock / 2 + s]));
       BG_UNROLL for (int n = 0; n < N; ++n) acc[r][n] = dot2_bf16(acc[r][n], a, x[n]);
     }
-  }
+  };
+  for (int64_t s = 0; s < count / 2; ++s) step(s, v[2 * s], v[2 * s + 1]);
+  if (count % 2 == 1) step(count / 2, v[count - 1], nullptr);
   BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < N; ++n) store(o + r * d + j + 16 * n, acc[r][n]);
 }
 template <int R, class T>
-__attribute__((noinline)) void pair_few_values(float* o, const uint32_t* p, const float* f, const T* const* v, int64_t count, int64_t d) {
+__attribute__((noinline)) void pair_few_values(float* o, const uint32_t* p, const float* f, HeadRows<T> v, int64_t count, int64_t d, Ahead& ahead) {
   int64_t j = 0;
-  for (; j + 32 <= d; j += 32) pair_few_columns<R, 2>(o, p, f, v, count, d, j);
-  if (j < d) pair_few_columns<R, 1>(o, p, f, v, count, d, j);
+  for (; j + 64 <= d; j += 64) pair_few_columns<R, 4>(o, p, f, v, count, d, j, ahead);
+  for (; j + 32 <= d; j += 32) pair_few_columns<R, 2>(o, p, f, v, count, d, j, ahead);
+  if (j < d) pair_few_columns<R, 1>(o, p, f, v, count, d, j, ahead);
 }
 
 // z (R, kPairBlock) → p; m and l of the state (a row per lane), and f.
@@ -277,8 +315,8 @@ void pair_few_soften(float* z, uint32_t* p, float* state, int64_t d, float scale
   store(total_of(state, d), madd(load(total_of(state, d)), to.factor, load(sum)));
 }
 
-// Scratch, in floats: z, p, o and q of all heads, a panel, rows of floats.
-constexpr int64_t kPairFewScratch = kFewHeads * kFewRows * (kPairBlock / 2 * 3 + kHeadDimMax / 2 * 3) + (16 + 32) * kHeadDimMax;
+// Scratch, in floats: z, p, o and q of all heads, rows of floats.
+constexpr int64_t kPairFewScratch = kFewHeads * kFewRows * (kPairBlock / 2 * 3 + kHeadDimMax / 2 * 3) + 32 * kHeadDimMax;
 static_assert(kPairFewScratch * sizeof(float) <= kAttendScratch);
 
 template <int R, class T>
@@ -286,23 +324,30 @@ struct PairFew {
   static constexpr int64_t kBlock = kPairBlock, kKeys = 32;
   const AttendArgs& a;
   float *o, *z, *spare, f[kFewHeads][16];
-  uint32_t *p, *q, *panel;
+  uint32_t *p, *q;
 
   PairFew(const AttendArgs& args, const AttendRow* rows, int64_t heads, int64_t count, float* scratch) : a(args) {
     const int64_t d = a.d;
     o = scratch, z = o + heads * R * d;
-    p = reinterpret_cast<uint32_t*>(z + heads * R * kBlock), q = p + heads * R * kBlock / 2, panel = q + heads * R * d / 2;
-    spare = reinterpret_cast<float*>(panel + 16 * d);
+    p = reinterpret_cast<uint32_t*>(z + heads * R * kBlock), q = p + heads * R * kBlock / 2;
+    spare = reinterpret_cast<float*>(q + heads * R * d / 2);
     for (int64_t i = 0; i < heads * R; ++i) {
       const float* from = rows[i / R * count + least(i % R, count - 1)].q;
       for (int64_t j = 0; j < d; j += 32) PairPath::write(reinterpret_cast<float*>(q + (i * d + j) / 2), some_bf16(from + j, d - j >= 32), (d - j) / 2);
     }
   }
-  void dots(int64_t h, int64_t s, const T* const* keys) { pair_few_dots<R>(z + h * R * kBlock + s, q + h * R * a.d / 2, keys, a.d, panel); }
+  void widen(T* to, const char* row) const {
+    const auto* b = reinterpret_cast<const BlockQ8_0*>(row);
+    for (int64_t j = 0; j < a.d; j += 32, ++b) {
+      const V scale = splat(F16{b->d});
+      store_i(to + j, to_bf16(mul(scale, load(b->q)), mul(scale, load(b->q + 16))));
+    }
+  }
+  void dots(int64_t h, int64_t s, HeadRows<T> keys, Ahead& ahead) { pair_few_dots<R>(z + h * R * kBlock + s, q + h * R * a.d / 2, keys, a.d, ahead); }
   void soften(int64_t h, float* state, int64_t keys) { pair_few_soften<R>(z + h * R * kBlock, p + h * R * kBlock / 2, state, a.d, a.scale, keys, f[h]); }
-  void values(int64_t h, int64_t s, const T* const* values, int64_t keys) {
+  void values(int64_t h, int64_t s, HeadRows<T> values, int64_t keys, Ahead& ahead) {
     if (s > 0) for (float& lane : f[h]) lane = 1;
-    pair_few_values<R>(o + h * R * a.d, p + h * R * kBlock / 2 + s / 2, f[h], values, keys, a.d);
+    pair_few_values<R>(o + h * R * a.d, p + h * R * kBlock / 2 + s / 2, f[h], values, keys, a.d, ahead);
   }
   const float* sums(int64_t h, int64_t r) const { return o + (h * R + r) * a.d; }
   void begin(int64_t heads) { memset(o, 0, size_t(heads * R * a.d) * sizeof(float)); }
