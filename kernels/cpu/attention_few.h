@@ -25,6 +25,24 @@ struct HeadRows {
   HeadRows from(int64_t i) const { return {at + i * stride, stride}; }
 };
 
+// What will be wanted next, asked of the second cache a few lines at a time, between products. In the order of memory: rows of one head alone lie far apart.
+struct Ahead {
+  const char* row;
+  size_t stride, bytes, j;  // from one row to the next; of one row; of this row, asked for
+  int64_t rows;
+
+  void ask(int lines) {
+    for (int i = 0; i < lines && rows > 0; ++i) {
+      __builtin_prefetch(row + j, 0, 2);
+      j += 64;
+      if (j >= bytes) j = 0, row += stride, --rows;
+    }
+  }
+  void rest() {
+    while (rows > 0) ask(16);
+  }
+};
+
 // to[16·i + s] = row_s[i], s, i < 16.
 #if BG_AVX512
 template <class T>
@@ -63,10 +81,13 @@ BG_INLINE void columns_of(float* to, HeadRows<T> row, int64_t j) {
 
 // z_rs = Σ_j k_sj·q_rj, ascending j. z: rows kBlockKeys apart; panel: kFewKeys<R> · d floats.
 template <int R, class T>
-__attribute__((noinline)) void few_dots(float* z, const float* const* q, HeadRows<T> keys, int64_t d, float* panel) {
+__attribute__((noinline)) void few_dots(float* z, const float* const* q, HeadRows<T> keys, int64_t d, float* panel, Ahead& ahead) {
   constexpr int N = kFewVectors<R>;
   for (int n = 0; n < N; ++n) {
-    for (int64_t j = 0; j < d; j += 16) columns_of(panel + 16 * (n * d + j), keys.from(16 * n), j);
+    for (int64_t j = 0; j < d; j += 16) {
+      ahead.ask(4 * sizeof(T));
+      columns_of(panel + 16 * (n * d + j), keys.from(16 * n), j);
+    }
   }
   V acc[R][N];
   BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < N; ++n) acc[r][n] = splat(0.0f);
@@ -83,10 +104,11 @@ __attribute__((noinline)) void few_dots(float* z, const float* const* q, HeadRow
 
 // o_r = o_r·f_r + Σ_s p_rs·v_s, ascending s. o: rows d apart.
 template <int R, int N, class T>
-BG_INLINE void few_columns(float* o, const float* p, const float* f, HeadRows<T> v, int64_t count, int64_t d, int64_t j) {
+BG_INLINE void few_columns(float* o, const float* p, const float* f, HeadRows<T> v, int64_t count, int64_t d, int64_t j, Ahead& ahead) {
   V acc[R][N];
   BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < N; ++n) acc[r][n] = mul(load(o + r * d + j + 16 * n), splat(f[r]));
   for (int64_t s = 0; s < count; ++s) {
+    ahead.ask(int(N * sizeof(T) + 3) / 4);
     V x[N];
     BG_UNROLL for (int n = 0; n < N; ++n) x[n] = load(v[s] + j + 16 * n);
     BG_UNROLL for (int r = 0; r < R; ++r) {
@@ -97,11 +119,11 @@ BG_INLINE void few_columns(float* o, const float* p, const float* f, HeadRows<T>
   BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < N; ++n) store(o + r * d + j + 16 * n, acc[r][n]);
 }
 template <int R, class T>
-__attribute__((noinline)) void few_values(float* o, const float* p, const float* f, HeadRows<T> v, int64_t count, int64_t d) {
+__attribute__((noinline)) void few_values(float* o, const float* p, const float* f, HeadRows<T> v, int64_t count, int64_t d, Ahead& ahead) {
   constexpr int N = kFewVectors<R>;
   int64_t j = 0;
-  for (; j + 16 * N <= d; j += 16 * N) few_columns<R, N>(o, p, f, v, count, d, j);
-  for (; j < d; j += 16) few_columns<R, 1>(o, p, f, v, count, d, j);
+  for (; j + 16 * N <= d; j += 16 * N) few_columns<R, N>(o, p, f, v, count, d, j, ahead);
+  for (; j < d; j += 16) few_columns<R, 1>(o, p, f, v, count, d, j, ahead);
 }
 
 // The largest of `keys` numbers of each of R rows, `stride` apart, a row per lane; −∞ in the others, and in the rows up to a whole vector.
@@ -140,24 +162,6 @@ void few_soften(float* z, float* state, int64_t d, float scale, int64_t count, f
   store(total_of(state, d), madd(load(total_of(state, d)), factors, load(sum)));
 }
 
-// What will be wanted next, asked of the second cache a few lines at a time, between products. In the order of memory: rows of one head alone lie far apart.
-struct Ahead {
-  const char* row;
-  size_t stride, bytes, j;  // from one row to the next; of one row; of this row, asked for
-  int64_t rows;
-
-  void ask(int lines) {
-    for (int i = 0; i < lines && rows > 0; ++i) {
-      __builtin_prefetch(row + j, 0, 2);
-      j += 64;
-      if (j >= bytes) j = 0, row += stride, --rows;
-    }
-  }
-  void rest() {
-    while (rows > 0) ask(16);
-  }
-};
-
 // Rows of keys or values, of some heads side by side.
 struct FewRows {
   const char* at;
@@ -186,16 +190,14 @@ struct FloatFew {
   }
   void widen(T* to, const char* row) const { floats_of(reinterpret_cast<float*>(to), a.type, row, a.d); }
   void dots(int64_t h, int64_t s, HeadRows<T> keys, Ahead& ahead) {
-    ahead.rest();
     const float* q[R];
     for (int64_t r = 0; r < R; ++r) q[r] = rows[h * count + least(r, count - 1)].q;
-    few_dots<R>(z + h * R * kBlock + s, q, keys, a.d, panel);
+    few_dots<R>(z + h * R * kBlock + s, q, keys, a.d, panel, ahead);
   }
   void soften(int64_t h, float* state, int64_t keys) { few_soften<R>(z + h * R * kBlock, state, a.d, a.scale, keys, f[h]); }
   void values(int64_t h, int64_t s, HeadRows<T> values, int64_t keys, Ahead& ahead) {
-    ahead.rest();
     if (s > 0) for (float& lane : f[h]) lane = 1;
-    few_values<R>(o + h * R * a.d, z + h * R * kBlock + s, f[h], values, keys, a.d);
+    few_values<R>(o + h * R * a.d, z + h * R * kBlock + s, f[h], values, keys, a.d, ahead);
   }
   const float* sums(int64_t h, int64_t r) const { return o + (h * R + r) * a.d; }
   void begin(int64_t heads) { memset(o, 0, size_t(heads * R * a.d) * sizeof(float)); }
