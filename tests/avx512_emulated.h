@@ -198,6 +198,21 @@ BG_EMULATED M shuffle_parts(M a, M b, int choice) {
   return as<M>(z);
 }
 
+// In each 128 bits: two lanes of a, two of b, two bits of `choice` each.
+BG_EMULATED __m512 shuffle_floats(__m512 a, __m512 b, int choice) {
+  const auto x = as<Lanes<float>>(a), y = as<Lanes<float>>(b);
+  Lanes<float> z;
+  for (int i = 0; i < 16; ++i) z.at[i] = (i % 4 < 2 ? x : y).at[i / 4 * 4 + (choice >> 2 * (i % 4) & 3)];
+  return as<__m512>(z);
+}
+// b in the lower or the upper half, the rest from a.
+BG_EMULATED __m512i insert_half(__m512i a, __m256i b, int upper) {
+  memcpy(reinterpret_cast<char*>(&a) + 32 * upper, &b, 32);
+  return a;
+}
+BG_EMULATED __m256i lower_half(__m512i a) { return from<__m256i>(&a); }
+BG_EMULATED __m512i with_half(__m256i a) { return insert_half(splat<__m512i, int32_t>(0), a, 0); }
+
 template <class... T>
 BG_EMULATED __m512i words(T... from_the_last) {
   static_assert(sizeof...(T) == 32);
@@ -211,6 +226,13 @@ BG_EMULATED __m512i permute_words(__m512i order, __m512i a) {
   Lanes<uint16_t> y;
   for (int i = 0; i < 32; ++i) y.at[i] = x.at[at.at[i] & 31];
   return as<__m512i>(y);
+}
+// order 0 … 31: of a, 32 … 63: of b.
+BG_EMULATED __m512i permute_words_of_two(__m512i a, __m512i order, __m512i b) {
+  const auto at = as<Lanes<uint16_t>>(order), x = as<Lanes<uint16_t>>(a), y = as<Lanes<uint16_t>>(b);
+  Lanes<uint16_t> z;
+  for (int i = 0; i < 32; ++i) z.at[i] = (at.at[i] & 32 ? y : x).at[at.at[i] & 31];
+  return as<__m512i>(z);
 }
 
 // ---- sums of products ---------------------------------------------------------------------------------------------------------------------
@@ -286,6 +308,7 @@ BG_EMULATED __m512 dot2_bf16(__m512 sum, __m512i a, __m512i b) {
 #define _mm512_cvtne2ps_pbh bg::emulated::to_bf16
 #define _mm512_set_epi16 bg::emulated::words
 #define _mm512_permutexvar_epi16 bg::emulated::permute_words
+#define _mm512_permutex2var_epi16 bg::emulated::permute_words_of_two
 #define _mm512_cvtepi32_ps bg::emulated::to_float
 #define _mm512_cvtps_epi32 bg::emulated::to_int
 #define _mm512_cvtepi32_epi8 bg::emulated::to_bytes
@@ -306,5 +329,9 @@ BG_EMULATED __m512 dot2_bf16(__m512 sum, __m512i a, __m512i b) {
 #define _mm512_unpackhi_epi32(a, b) bg::emulated::unpack<int32_t>(a, b, true)
 #define _mm512_unpacklo_epi64(a, b) bg::emulated::unpack<int64_t>(a, b, false)
 #define _mm512_unpackhi_epi64(a, b) bg::emulated::unpack<int64_t>(a, b, true)
+#define _mm512_shuffle_ps bg::emulated::shuffle_floats
+#define _mm512_inserti64x4 bg::emulated::insert_half
+#define _mm512_castsi512_si256 bg::emulated::lower_half
+#define _mm512_castsi256_si512 bg::emulated::with_half
 #define _mm512_shuffle_f32x4 bg::emulated::shuffle_parts<__m512>
 #define _mm512_shuffle_i32x4 bg::emulated::shuffle_parts<__m512i>
