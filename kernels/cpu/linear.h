@@ -40,6 +40,7 @@ struct LinearIsa {
   Packing (*packing)(Type weights, Precision precision, Phase phase);
   size_t (*packed_stride)(Packing p, int64_t D);                                        // bytes of one packed row; 0 for kPackNone
   void (*pack)(Packing p, void* to, const Unpacked& x, int64_t D);                      // `to`: where row 0 goes
+  void (*pack_one)(Packing p, void* to, const float* x, int64_t D);                     // the only row
   // sums (rows, 16·count) = x·wᵀ for `count` ≤ kGroupPanels panels from panel `first` on; rows of sums lie kSumsStride floats apart.
   // scratch: kLinearScratch bytes, 64-byte aligned.
   void (*group)(float* sums, const Rows& x, Packing p, const Weight& w, int64_t first, int64_t count, char* scratch);

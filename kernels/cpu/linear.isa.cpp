@@ -302,6 +302,14 @@ void pack(Packing p, void* to, const Unpacked& x, int64_t D) {
   (void)p, (void)to, (void)x, (void)D;  // kPackNone: nothing to do
 }
 
+void pack_one(Packing p, void* to, const float* x, int64_t D) {
+#if BG_INT8
+  if (p == kPackQ8) return pack_one_q8(to, x, D);
+  if (p == kPackQ8K) return pack_one_q8k(to, x, D);
+#endif
+  pack(p, to, {x, D, 0, 1}, D);
+}
+
 void group(float* sums, const Rows& x, Packing p, const Weight& w, int64_t first, int64_t count, char* scratch) {
 #if BG_AMX
   if (p == kPackBf16) return group_amx(sums, x, w, first, count, scratch);
@@ -318,6 +326,6 @@ void group(float* sums, const Rows& x, Packing p, const Weight& w, int64_t first
 
 }  // namespace
 
-const LinearIsa linear = {packing, packed_stride, pack, group};
+const LinearIsa linear = {packing, packed_stride, pack, pack_one, group};
 
 }  // namespace bg::cpu::BG_ISA

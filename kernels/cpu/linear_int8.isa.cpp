@@ -78,6 +78,22 @@ BG_INLINE float quantise_256(int8_t* to, float* sums, const float* x) {
   return lanes[0];
 }
 
+// A row alone lies close together: of sixteen side by side it would have one number in each line.
+struct OneRow {
+  int8_t* codes;         // D
+  float* d;              // [b], b = 32 inputs (Q8) or 256 (Q8K)
+  int32_t *sums, *pairs; // Q8: [b], Q8K: [16·b + …]; Q8K: [4·b + …]. As of sixteen rows
+
+  // Where it lies, from input j on, a multiple of 256.
+  static OneRow at(const void* packed, Packing p, int64_t D, int64_t j) {
+    const int64_t inputs = packed_inputs(D), block = p == kPackQ8 ? 32 : 256, part = p == kPackQ8 ? 32 : 16;
+    auto* codes = static_cast<int8_t*>(const_cast<void*>(packed));
+    auto* d = reinterpret_cast<float*>(codes + inputs);
+    auto* sums = reinterpret_cast<int32_t*>(d + inputs / block);
+    return {codes + j, d + j / block, sums + j / part, sums + inputs / part + j / 64};
+  }
+};
+
 // ---- weights of a chunk -----------------------------------------------------------------------------------------------------------------
 
 static_assert(2 * kSpread + 2 * size_t(kInt8Inputs) / 256 * 3392 <= kLinearScratch);
@@ -194,15 +210,8 @@ BG_INLINE I broadcast(const char* codes) {
 // ---- one row ----------------------------------------------------------------------------------------------------------------------------
 // The codes go from the panel into the products without a stop, so that reading never waits for work. The same numbers in the same order as in tiles.
 
-// The row alone, so that it lies close together: of the sixteen side by side it has one number in each line.
-struct OneRow {
-  const char* codes;            // D
-  const float* d;               // [b]
-  const int32_t *sums, *pairs;  // [b] or [16·b + …]; [4·b + …]
-};
-
-void row_q8_0(float* sums, const OneRow& x, const char* group, int64_t inputs) {
-  V sum = splat(0.0f);
+void row_q8_0(float* sums, const OneRow& x, const char* group, int64_t inputs, bool resume) {
+  V sum = resume ? load(sums) : splat(0.0f);
   for (int64_t b = 0; 32 * b < inputs; b += 2, group += 1088) {
     ask(group + 1024);
     BG_UNROLL for (int half = 0; half < 2; ++half) {
@@ -211,7 +220,7 @@ void row_q8_0(float* sums, const OneRow& x, const char* group, int64_t inputs) {
       BG_UNROLL for (int i = 0; i < 8; ++i) {
         const char* line = group + 512 * half + 64 * i;
         ask(line);
-        s = dot4_biased(s, load_i(line), broadcast(x.codes + 32 * (b + half) + 4 * i));
+        s = dot4_biased(s, load_i(line), broadcast(reinterpret_cast<const char*>(x.codes) + 32 * (b + half) + 4 * i));
       }
       sum = madd(to_float(s), mul(load(reinterpret_cast<const F16*>(group + 1024) + 16 * half), splat(x.d[b + half])), sum);
     }
@@ -219,9 +228,9 @@ void row_q8_0(float* sums, const OneRow& x, const char* group, int64_t inputs) {
   store(sums, sum);
 }
 
-void row_q4_k(float* sums, const OneRow& x, const char* group, int64_t inputs) {
+void row_q4_k(float* sums, const OneRow& x, const char* group, int64_t inputs, bool resume) {
   const I low4 = splat_i(0x0f0f0f0f);
-  V sum = splat(0.0f);
+  V sum = resume ? load(sums) : splat(0.0f);
   for (int64_t g = 0; 256 * g < inputs; ++g, group += 2304) {
     BG_UNROLL for (int i = 0; i < 4; ++i) ask(group + 64 * i);
     const V d = load(reinterpret_cast<const F16*>(group)), dmin = load(reinterpret_cast<const F16*>(group) + 16);
@@ -233,7 +242,7 @@ void row_q4_k(float* sums, const OneRow& x, const char* group, int64_t inputs) {
     BG_UNROLL for (int i = 0; i < 4; ++i) s = dot2(s, mins[i], splat_i(x.pairs[4 * g + i]));
     V part = mul(sub(splat(0.0f), dmin), to_float(s));
     BG_UNROLL for (int c = 0; c < 4; ++c) {
-      const char* codes = x.codes + 256 * g + 64 * c;
+      const char* codes = reinterpret_cast<const char*>(x.codes) + 256 * g + 64 * c;
       I even = zero_i(), odd = zero_i();
       BG_UNROLL for (int i = 0; i < 8; ++i) {
         const char* line = group + 256 + 64 * (8 * c + i);
@@ -306,15 +315,15 @@ BG_INLINE V q6_k_half(V part, const char* low, const char* high, const char* cod
 #endif
 
 // end: of the panels, behind which nothing may be read.
-void row_q6_k(float* sums, const OneRow& x, const char* group, int64_t inputs, const char* end) {
-  V sum = splat(0.0f);
+void row_q6_k(float* sums, const OneRow& x, const char* group, int64_t inputs, bool resume, const char* end) {
+  V sum = resume ? load(sums) : splat(0.0f);
   for (int64_t g = 0; 256 * g < inputs; ++g, group += 3392) {
     const char* later = end - group > 2 * 64 * kLinesQ6K ? group + 2 * 64 * kLinesQ6K : group;
     if (!BG_DPBF16) BG_UNROLL for (int i = 0; i < 5; ++i) ask(group + 64 * i);
     const V d = load(reinterpret_cast<const F16*>(group));
     V part = splat(0.0f);
     BG_UNROLL for (int h = 0; h < 2; ++h) {
-      const char *low = group + 320 + 1024 * h, *high = group + 320 + 2048 + 512 * h, *codes = x.codes + 256 * g + 128 * h, *scales = group + 64 + 128 * h;
+      const char *low = group + 320 + 1024 * h, *high = group + 320 + 2048 + 512 * h, *codes = reinterpret_cast<const char*>(x.codes) + 256 * g + 128 * h, *scales = group + 64 + 128 * h;
       if (!BG_DPBF16) for (int i = 0; i < 24; ++i) ask(group + 320 + 64 * (24 * h + i));
       const int32_t* starts = x.sums + 16 * g + 8 * h;
       part = q6_k_half(part, low, high, codes, starts, d, scales, later, h);
@@ -336,20 +345,21 @@ void row_q6_k(float* sums, const OneRow& x, const char* group, int64_t inputs, c
 namespace bg::cpu::BG_ISA {
 
 void group_int8(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch) {
-  OneRow row;
-  if (x.count == 1 && w.layout == Layout::panels && one_row(row, x, w.type, scratch)) {
-    const size_t panel = chunk_bytes(w.type, x.D);
-    const char *at = static_cast<const char*>(w.data) + size_t(first) * panel, *end = at + size_t(count) * panel;
-    for (; at < end; at += panel, sums += 16) {
+  if (x.count > 1) return group_rows(sums, x, w, first, count, scratch);
+  const Packing p = w.type == Type::q8_0 ? kPackQ8 : kPackQ8K;
+  for (int64_t n = 0; n < count; ++n, sums += 16) {
+    const int64_t most = w.layout == Layout::panels ? x.D : kInt8Inputs;
+    for (int64_t j0 = 0, len; j0 < x.D; j0 += len) {
+      len = least(most, x.D - j0);
+      const Chunk chunk = chunk_of(w, first + n, 1, j0, len, scratch);
+      const OneRow row = OneRow::at(x.data, p, x.D, j0);
       if (w.type == Type::q8_0)
-        row_q8_0(sums, row, at, x.D);
+        row_q8_0(sums, row, chunk.at, len, j0 > 0);
       else if (w.type == Type::q4_k)
-        row_q4_k(sums, row, at, x.D);
+        row_q4_k(sums, row, chunk.at, len, j0 > 0);
       else
-        row_q6_k(sums, row, at, x.D, end);
+        row_q6_k(sums, row, chunk.at, len, j0 > 0, chunk.at + size_t(w.layout == Layout::panels ? count - n : 1) * chunk_bytes(w.type, len));
     }
-  } else {
-    group_rows(sums, x, w, first, count, scratch);
   }
 }
 

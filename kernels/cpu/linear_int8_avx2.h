@@ -32,6 +32,14 @@ BG_INLINE Piece piece_at(const void* rows, int64_t index) {
   auto* pairs = reinterpret_cast<int32_t*>(d + kPieceBytes / 16);
   return {at, d, pairs, pairs + kPieceBytes / 4};
 }
+// Of 32 codes, for each 16 (to, to + stride): −32·Σ in 16 bits of the even and of the odd pairs.
+BG_INLINE void sums_of_32(int32_t* to, int64_t stride, const int8_t* codes) {
+  __m256i s = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes_at(codes));  // of pairs
+  s = _mm256_add_epi16(s, _mm256_shuffle_epi32(s, 0x4e));
+  s = _mm256_mullo_epi16(_mm256_add_epi16(s, _mm256_shuffle_epi32(s, 0xb1)), _mm256_set1_epi16(-32));
+  to[0] = _mm256_extract_epi32(s, 0);
+  to[stride] = _mm256_extract_epi32(s, 4);
+}
 BG_INLINE Packing packing_for(Type weights) { return weights == Type::q8_0 ? kPackQ8 : kPackQ8K; }
 
 }  // namespace
@@ -67,48 +75,35 @@ void pack_q8k(void* to, const Unpacked& x, int64_t D) {
       alignas(32) float sum[16];
       piece.d[16 * g + m] = quantise_256(codes, sum, x.row(m - m0) + 256 * b);
       for (int64_t i = 0; i < 4; ++i) {
-        const char* at = reinterpret_cast<const char*>(codes + 64 * i);
-        for (int64_t k = 0; k < 2; ++k) {  // 32 codes: sums of pairs, then in each dword those of the even and of the odd pairs of 16
-          __m256i s = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes_at(at + 32 * k));
-          s = _mm256_add_epi16(s, _mm256_shuffle_epi32(s, 0x4e));
-          s = _mm256_mullo_epi16(_mm256_add_epi16(s, _mm256_shuffle_epi32(s, 0xb1)), _mm256_set1_epi16(-32));
-          piece.sums[16 * (16 * g + 4 * i + 2 * k) + m] = _mm256_extract_epi32(s, 0);
-          piece.sums[16 * (16 * g + 4 * i + 2 * k + 1) + m] = _mm256_extract_epi32(s, 4);
-        }
+        for (int64_t k = 0; k < 2; ++k) sums_of_32(piece.sums + 16 * (16 * g + 4 * i + 2 * k) + m, 16, codes + 64 * i + 32 * k);
         piece.pairs[16 * (4 * g + i) + m] = pair_of(sum[4 * i] + sum[4 * i + 1], sum[4 * i + 2] + sum[4 * i + 3]);
-        memcpy(piece.codes + m / 4 * (kManyTile * kPieceBytes) + 256 * (4 * g + i) + 64 * (m % 4), at, 64);
+        memcpy(piece.codes + m / 4 * (kManyTile * kPieceBytes) + 256 * (4 * g + i) + 64 * (m % 4), codes + 64 * i, 64);
       }
     }
   }
 }
 
-namespace {
-
-// In `room`, of kLinearScratch bytes: false where it does not fit.
-bool one_row(OneRow& row, const Rows& x, Type type, char* room) {
-  const Packing p = packing_for(type);
-  const bool q8 = p == kPackQ8;
-  const int64_t inputs = piece_inputs(p), D = pieces_of(p, x.D) * inputs, scales = D / (q8 ? 32 : 256), pairs = q8 ? 0 : D / 64, sums = q8 ? 0 : D / 16;
-  if (size_t(D + 4 * (scales + pairs + sums)) > kLinearScratch) return false;
-  auto* d = reinterpret_cast<float*>(room + D);
-  auto* to_pairs = reinterpret_cast<int32_t*>(d + scales);
-  int32_t* to_sums = to_pairs + pairs;
-  row = {room, d, to_sums, to_pairs};
-  for (int64_t j = 0; j < x.D; j += inputs) {
-    const Piece piece = piece_at(x.data, j / inputs);
-    for (int64_t i = 0; i < kPieceBytes / 64; ++i, room += q8 ? 32 : 64) {
-      const char* from = piece.codes + 256 * i;
-      if (q8)  // back to bytes: 16 bits of 32 inputs, packed within halves of the register
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(room), _mm256_permute4x64_epi64(_mm256_packs_epi16(bytes_at(from), bytes_at(from + 32)), 0xd8));
-      else
-        memcpy(room, from, 64);
-    }
-    const auto take = [](auto*& y, const auto* of, int64_t n) { for (int64_t i = 0; i < n; ++i) *y++ = of[16 * i]; };
-    take(d, piece.d, inputs / (q8 ? 32 : 256));
-    if (!q8) take(to_pairs, piece.pairs, inputs / 64), take(to_sums, piece.sums, inputs / 16);
+void pack_one_q8(void* to, const float* x, int64_t D) {
+  const OneRow row = OneRow::at(to, kPackQ8, D, 0);
+  for (int64_t b = 0; 32 * b < D; b += kBlocks) {
+    const int64_t blocks = least(kBlocks, D / 32 - b);
+    alignas(32) float scale[kBlocks], sum[kBlocks];
+    quantise_32(row.codes + 32 * b, scale, sum, x + 32 * b, blocks);
+    for (int64_t i = 0; i < blocks; ++i) row.d[b + i] = scale[i];
   }
-  return true;
 }
+
+void pack_one_q8k(void* to, const float* x, int64_t D) {
+  const OneRow row = OneRow::at(to, kPackQ8K, D, 0);
+  for (int64_t b = 0; 256 * b < D; ++b) {
+    alignas(32) float sum[16];
+    row.d[b] = quantise_256(row.codes + 256 * b, sum, x + 256 * b);
+    for (int64_t i = 0; i < 8; ++i) sums_of_32(row.sums + 16 * b + 2 * i, 1, row.codes + 256 * b + 32 * i);
+    for (int64_t i = 0; i < 4; ++i) row.pairs[4 * b + i] = pair_of(sum[4 * i] + sum[4 * i + 1], sum[4 * i + 2] + sum[4 * i + 3]);
+  }
+}
+
+namespace {
 
 // Memory that the compiler must not keep in registers: it would spill the sums instead.
 BG_INLINE float* in_memory(float* p) {

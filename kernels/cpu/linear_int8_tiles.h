@@ -78,23 +78,27 @@ void pack_q8k(void* to, const Unpacked& x, int64_t D) {
   }
 }
 
-namespace {
-
-// In `room`, of kLinearScratch bytes: false where it does not fit.
-bool one_row(OneRow& row, const Rows& x, Type type, char* room) {
-  const PackedRows from = packed_rows(x, type, 0);
-  const int64_t D = packed_inputs(x.D), scales = type == Type::q8_0 ? D / 32 : D / 256, sums = type == Type::q8_0 ? D / 32 : D / 16, pairs = type == Type::q8_0 ? 0 : D / 64;
-  if (size_t(D + 4 * (scales + sums + pairs)) > kLinearScratch) return false;
-  auto* d = reinterpret_cast<float*>(room + D);
-  auto* to_sums = reinterpret_cast<int32_t*>(d + scales);
-  int32_t* to_pairs = to_sums + sums;
-  for (int64_t i = 0; i < D / 64; ++i) memcpy(room + 64 * i, from.codes + 1024 * i, 64);
-  for (int64_t i = 0; i < scales; ++i) d[i] = from.d[16 * i];
-  for (int64_t i = 0; i < sums; ++i) to_sums[i] = from.sums[16 * i];
-  for (int64_t i = 0; i < pairs; ++i) to_pairs[i] = from.pairs[16 * i];
-  row = {room, d, to_sums, to_pairs};
-  return true;
+void pack_one_q8(void* to, const float* x, int64_t D) {
+  const OneRow row = OneRow::at(to, kPackQ8, D, 0);
+  for (int64_t b = 0; 32 * b < D; b += kBlocks) {
+    const int64_t blocks = least(kBlocks, D / 32 - b);
+    alignas(64) float scale[kBlocks], sum[kBlocks];
+    quantise_32(row.codes + 32 * b, scale, sum, x + 32 * b, blocks);
+    for (int64_t i = 0; i < blocks; ++i) row.d[b + i] = scale[i], row.sums[b + i] = -128 * int32_t(sum[i]);
+  }
 }
+
+void pack_one_q8k(void* to, const float* x, int64_t D) {
+  const OneRow row = OneRow::at(to, kPackQ8K, D, 0);
+  for (int64_t b = 0; 256 * b < D; ++b) {
+    alignas(64) float sum[16];
+    row.d[b] = quantise_256(row.codes + 256 * b, sum, x + 256 * b);
+    for (int64_t i = 0; i < 16; ++i) row.sums[16 * b + i] = -32 * int32_t(sum[i]);
+    for (int64_t i = 0; i < 4; ++i) row.pairs[4 * b + i] = pair_of(sum[4 * i] + sum[4 * i + 1], sum[4 * i + 2] + sum[4 * i + 3]);
+  }
+}
+
+namespace {
 
 // ---- tiles ------------------------------------------------------------------------------------------------------------------------------
 

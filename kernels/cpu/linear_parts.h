@@ -57,6 +57,8 @@ BG_INLINE int64_t packed_inputs(int64_t D) { return (D + 63) / 64 * 64; }
 size_t packed_row_bytes(Packing p, int64_t D);
 void pack_q8(void* to, const Unpacked& x, int64_t D);
 void pack_q8k(void* to, const Unpacked& x, int64_t D);
+void pack_one_q8(void* to, const float* x, int64_t D);
+void pack_one_q8k(void* to, const float* x, int64_t D);
 void group_int8(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch);
 
 // A chunk of one panel of Q4_K or Q6_K, spread: 64-byte lines of four inputs, a byte each (Q6_K: codes 0 … 63); d·s_b as floats, a line for each b; and
