@@ -80,9 +80,10 @@ BG_INLINE float quantise_256(int8_t* to, float* sums, const float* x) {
 
 // A row alone lies close together: of sixteen side by side it would have one number in each line.
 struct OneRow {
-  int8_t* codes;         // D
-  float* d;              // [b], b = 32 inputs (Q8) or 256 (Q8K)
-  int32_t *sums, *pairs; // Q8: [b], Q8K: [16·b + …]; Q8K: [4·b + …]. As of sixteen rows
+  int8_t* codes;   // D, −127 … 127
+  float* d;        // [b]: d_x, b = 32 inputs (Q8) or 256 (Q8K)
+  int32_t* sums;   // Q8, [b]: −128·Σ codes of 32 inputs; Q8K, [16·b + i]: of 16 inputs what products of codes less 32 begin with
+  int32_t* pairs;  // Q8K, [4·b + i]: Σ codes of 32 inputs and of the next 32, two 16-bit numbers in one
 
   // Where it lies, from input j on, a multiple of 256.
   static OneRow at(const void* packed, Packing p, int64_t D, int64_t j) {
@@ -343,6 +344,26 @@ void row_q6_k(float* sums, const OneRow& x, const char* group, int64_t inputs, b
 #endif
 
 namespace bg::cpu::BG_ISA {
+
+void pack_one_q8(void* to, const float* x, int64_t D) {
+  const OneRow row = OneRow::at(to, kPackQ8, D, 0);
+  for (int64_t b = 0; 32 * b < D; b += kBlocks) {
+    const int64_t blocks = least(kBlocks, D / 32 - b);
+    alignas(64) float scale[kBlocks], sum[kBlocks];
+    quantise_32(row.codes + 32 * b, scale, sum, x + 32 * b, blocks);
+    for (int64_t i = 0; i < blocks; ++i) row.d[b + i] = scale[i], row.sums[b + i] = -128 * int32_t(sum[i]);
+  }
+}
+
+void pack_one_q8k(void* to, const float* x, int64_t D) {
+  const OneRow row = OneRow::at(to, kPackQ8K, D, 0);
+  for (int64_t b = 0; 256 * b < D; ++b) {
+    alignas(64) float sum[16];
+    row.d[b] = quantise_256(row.codes + 256 * b, sum, x + 256 * b);
+    sums_of_one(row.sums + 16 * b, row.codes + 256 * b, sum);
+    for (int64_t i = 0; i < 4; ++i) row.pairs[4 * b + i] = pair_of(sum[4 * i] + sum[4 * i + 1], sum[4 * i + 2] + sum[4 * i + 3]);
+  }
+}
 
 void group_int8(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch) {
   if (x.count > 1) return group_rows(sums, x, w, first, count, scratch);

@@ -78,27 +78,12 @@ void pack_q8k(void* to, const Unpacked& x, int64_t D) {
   }
 }
 
-void pack_one_q8(void* to, const float* x, int64_t D) {
-  const OneRow row = OneRow::at(to, kPackQ8, D, 0);
-  for (int64_t b = 0; 32 * b < D; b += kBlocks) {
-    const int64_t blocks = least(kBlocks, D / 32 - b);
-    alignas(64) float scale[kBlocks], sum[kBlocks];
-    quantise_32(row.codes + 32 * b, scale, sum, x + 32 * b, blocks);
-    for (int64_t i = 0; i < blocks; ++i) row.d[b + i] = scale[i], row.sums[b + i] = -128 * int32_t(sum[i]);
-  }
-}
-
-void pack_one_q8k(void* to, const float* x, int64_t D) {
-  const OneRow row = OneRow::at(to, kPackQ8K, D, 0);
-  for (int64_t b = 0; 256 * b < D; ++b) {
-    alignas(64) float sum[16];
-    row.d[b] = quantise_256(row.codes + 256 * b, sum, x + 256 * b);
-    for (int64_t i = 0; i < 16; ++i) row.sums[16 * b + i] = -32 * int32_t(sum[i]);
-    for (int64_t i = 0; i < 4; ++i) row.pairs[4 * b + i] = pair_of(sum[4 * i] + sum[4 * i + 1], sum[4 * i + 2] + sum[4 * i + 3]);
-  }
-}
-
 namespace {
+
+// Of 16 blocks of 16 codes, as OneRow has them.
+BG_INLINE void sums_of_one(int32_t* to, const int8_t*, const float* sums) {
+  for (int64_t i = 0; i < 16; ++i) to[i] = -32 * int32_t(sums[i]);
+}
 
 // ---- tiles ------------------------------------------------------------------------------------------------------------------------------
 
