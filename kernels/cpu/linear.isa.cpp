@@ -196,23 +196,25 @@ void group_float(float* sums, const Rows& x, const Weight& w, int64_t first, int
 }  // namespace
 
 #if BG_AMX || BG_DPBF16
-// The nearest bf16, ties to even; infinities stay, NaN stays NaN.
+// 32 inputs from j on to the nearest bf16, ties to even; infinities stay, NaN stays NaN; zeros behind D.
+BG_INLINE void pack_bf16_32(char* to, const float* x, int64_t j, int64_t D) {
+  uint16_t y[32];
+  const int64_t n = least(32, D - j);
+  for (int64_t i = 0; i < n; ++i) {
+    uint32_t bits;
+    memcpy(&bits, x + j + i, 4);
+    const uint32_t rounded = bits + 0x7fff + (bits >> 16 & 1);
+    y[i] = uint16_t((bits & 0x7fffffff) > 0x7f800000 ? bits >> 16 | 0x40 : rounded >> 16);
+  }
+  for (int64_t i = n < 0 ? 0 : n; i < 32; ++i) y[i] = 0;
+  memcpy(to, y, 64);
+}
+
 void pack_bf16(void* to, const Unpacked& x, int64_t D) {
   const int64_t inputs = packed_inputs(D);
   for (int64_t m = 0; m < x.count; ++m) {
     char* at = static_cast<char*>(to) + size_t(x.first / 16 * inputs) * 32 + size_t(x.first % 16 + m) * 64;
-    for (int64_t j = 0; j < inputs; j += 32, at += 1024) {
-      uint16_t y[32];
-      const int64_t n = least(32, D - j);
-      for (int64_t i = 0; i < n; ++i) {
-        uint32_t bits;
-        memcpy(&bits, x.row(m) + j + i, 4);
-        const uint32_t rounded = bits + 0x7fff + (bits >> 16 & 1);
-        y[i] = uint16_t((bits & 0x7fffffff) > 0x7f800000 ? bits >> 16 | 0x40 : rounded >> 16);
-      }
-      for (int64_t i = n < 0 ? 0 : n; i < 32; ++i) y[i] = 0;
-      memcpy(at, y, 64);
-    }
+    for (int64_t j = 0; j < inputs; j += 32, at += 1024) pack_bf16_32(at, x.row(m), j, D);
   }
 }
 #endif
@@ -256,7 +258,30 @@ void tile_rows_bf16(int64_t rows, float* sums, const char* x, const Chunk& w, bo
   }
 }
 
+// A row alone, its bf16 one behind the other: the weights of a panel in the order of memory, asked for before they are wanted (kAheadOfRow).
+void row_bf16(float* sums, const char* x, const char* lines, int64_t inputs, bool resume) {
+  V sum = resume ? load(sums) : splat(0.0f);
+  for (int64_t j = 0; j < inputs; j += 2, lines += 64) {
+    __builtin_prefetch(lines + kAheadOfRow, 0, 2);
+    int32_t pair;
+    memcpy(&pair, x + 2 * j, 4);
+    sum = dot2_bf16(sum, load_i(lines), splat_i(pair));
+  }
+  store(sums, sum);
+}
+
+void group_one_bf16(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch) {
+  const int64_t most = w.layout == Layout::panels ? x.D : kBf16Inputs;
+  for (int64_t n = 0; n < count; ++n, sums += 16) {
+    for (int64_t j0 = 0; j0 < x.D; j0 += most) {
+      const Chunk chunk = chunk_of(w, first + n, 1, j0, least(most, x.D - j0), scratch);
+      row_bf16(sums, static_cast<const char*>(x.data) + 2 * j0, chunk.at, chunk.len, j0 > 0);
+    }
+  }
+}
+
 void group_bf16(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch) {
+  if (x.count == 1) return group_one_bf16(sums, x, w, first, count, scratch);
   const size_t block = size_t(packed_inputs(x.D)) * 32;  // bytes of sixteen packed rows
   for_passes(x.count, count, kTilePanels, x.D, kBf16Inputs, [&](int64_t n, int64_t panels, int64_t j0, int64_t len) {
     const Chunk chunk = chunk_of(w, first + n, panels, j0, len, scratch);
@@ -306,6 +331,12 @@ void pack_one(Packing p, void* to, const float* x, int64_t D) {
 #if BG_INT8
   if (p == kPackQ8) return pack_one_q8(to, x, D);
   if (p == kPackQ8K) return pack_one_q8k(to, x, D);
+#endif
+#if BG_DPBF16
+  if (p == kPackBf16) {
+    for (int64_t j = 0; j < packed_inputs(D); j += 32) pack_bf16_32(static_cast<char*>(to) + 2 * j, x, j, D);
+    return;
+  }
 #endif
   pack(p, to, {x, D, 0, 1}, D);
 }

@@ -107,8 +107,6 @@ BG_INLINE void ask(const char* line, int64_t ahead) { __builtin_prefetch(line + 
 
 // Unpacking a chunk: far enough for the first cache, near enough that the second has them (PERFORMANCE.md).
 constexpr int64_t kAhead = 1024;
-// One row: what arrives while memory answers, 40 GB/s in 0.1 µs on AMD's newer cores.
-constexpr int64_t kAheadOfRow = BG_DPBF16 ? 4608 : 1024;
 
 // Q6_K has its codes in two places of a group, read by turns, and the prefetchers of AMD's cores do not follow that (half of the bandwidth is lost): there every line is
 // first loaded in the order of memory, one row's a group before its turn and from the second cache.

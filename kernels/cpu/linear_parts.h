@@ -35,6 +35,9 @@ BG_INLINE Chunk chunk_of(const Weight& w, int64_t panel, int64_t count, int64_t 
 // Inputs of one pass over a group, whole blocks of every type: the chunk of x that all rows read (rows × inputs) stays in the second cache.
 constexpr int64_t kFloatInputs = 512, kInt8Inputs = 1024, kBf16Inputs = 256;
 
+// Bytes that a row alone asks for beforehand: what arrives while memory answers, on AMD's newer cores 40 GB/s in 0.1 µs (PERFORMANCE.md).
+constexpr int64_t kAheadOfRow = BG_DPBF16 ? 4608 : 1024;
+
 // body(n, panels, j0, len) for every pass over `count` panels, `together` at a time, and D inputs, `inputs` at a time.
 template <class Body>
 BG_INLINE void for_passes(int64_t rows, int64_t count, int64_t together, int64_t D, int64_t inputs, const Body& body) {
