@@ -102,8 +102,10 @@ static_assert(2 * kSpread + 2 * size_t(kInt8Inputs) / 256 * 3392 <= kLinearScrat
 BG_INLINE float* scales_of(char* spread) { return reinterpret_cast<float*>(spread + kSpreadCodes); }
 BG_INLINE char* mins_of(char* spread) { return spread + kSpreadCodes + kSpreadScales; }
 
-// Asks for the line that lies `ahead` bytes behind this one. AMD's cores read 1.3 to 1.5 times as fast where only the second cache is asked.
-BG_INLINE void ask(const char* line, int64_t ahead) { __builtin_prefetch(line + ahead, 0, BG_DPBF16 ? 2 : 3); }
+// Asks a cache for the line that lies `ahead` bytes behind this one. AMD's Zen 4 reads 1.3 to 1.5 times as fast where only the second cache is asked, Zen 5 Q4_K 1.05 times
+// as fast where the first one is.
+template <int cache = BG_DPBF16 ? 2 : 1>
+BG_INLINE void ask(const char* line, int64_t ahead) { __builtin_prefetch(line + ahead, 0, cache == 1 ? 3 : 2); }
 
 // Unpacking a chunk: far enough for the first cache, near enough that the second has them (PERFORMANCE.md).
 constexpr int64_t kAhead = 1024;
@@ -111,10 +113,11 @@ constexpr int64_t kAhead = 1024;
 // Q6_K has its codes in two places of a group, read by turns, and the prefetchers of AMD's cores do not follow that (half of the bandwidth is lost): there every line is
 // first loaded in the order of memory, one row's a group before its turn and from the second cache.
 constexpr int kLinesQ6K = 53;
+template <int cache>
 BG_INLINE void touch_q6_k([[maybe_unused]] const char* group, [[maybe_unused]] int first, [[maybe_unused]] int last, [[maybe_unused]] int64_t ahead) {
 #if BG_DPBF16
   BG_UNROLL for (int i = first; i < last; ++i) {
-    if (ahead > 0) ask(group + 64 * i, ahead);
+    if (ahead > 0) ask<cache>(group + 64 * i, ahead);
     asm volatile("movl %0, %%eax" : : "m"(*(group + 64 * i)) : "eax");
   }
 #endif
@@ -179,7 +182,7 @@ void spread_q6_k(char* to, const char* group, int64_t len) {
   float* scales = scales_of(to);
   char* codes = to;
   for (int64_t j = 0; j < len; j += 256, group += 3392, codes += 4096, scales += 16 * 16) {
-    touch_q6_k(group, 0, kLinesQ6K, 0);
+    touch_q6_k<2>(group, 0, kLinesQ6K, 0);
     if (!BG_DPBF16) for (int i = 0; i < 5; ++i) ask(group + 64 * i, kAhead);
     const V d = load(reinterpret_cast<const F16*>(group));
     BG_UNROLL for (int i = 0; i < 4; ++i) {
@@ -234,11 +237,12 @@ void row_q8_0(float* sums, const OneRow& x, const char* group, int64_t inputs, b
   store(sums, sum);
 }
 
+template <int cache>
 void row_q4_k(float* sums, const OneRow& x, const char* group, int64_t inputs, bool resume) {
   const I low4 = splat_i(0x0f0f0f0f);
   V sum = resume ? load(sums) : splat(0.0f);
   for (int64_t g = 0; 256 * g < inputs; ++g, group += 2304) {
-    BG_UNROLL for (int i = 0; i < 4; ++i) ask(group + 64 * i, kAheadOfRow);
+    BG_UNROLL for (int i = 0; i < 4; ++i) ask<cache>(group + 64 * i, kAheadOfRow);
     const V d = load(reinterpret_cast<const F16*>(group)), dmin = load(reinterpret_cast<const F16*>(group) + 16);
     const I z0 = load_i(group + 64), z1 = load_i(group + 128), z2 = load_i(group + 192);
     alignas(64) float scales[8 * 16];
@@ -252,7 +256,7 @@ void row_q4_k(float* sums, const OneRow& x, const char* group, int64_t inputs, b
       I even = zero_i(), odd = zero_i();
       BG_UNROLL for (int i = 0; i < 8; ++i) {
         const char* line = group + 256 + 64 * (8 * c + i);
-        ask(line, kAheadOfRow);
+        ask<cache>(line, kAheadOfRow);
         const I q = load_i(line);
         even = dot4_part(even, and_i(q, low4), codes + 4 * i);
         odd = dot4_part(odd, high_codes(q), codes + 32 + 4 * i);
@@ -284,11 +288,12 @@ BG_INLINE V q6_k_add(V part, I s, V d, const char* scales) {
 // part + what half h of a group gives: sub-blocks 2p and 2p + 1 are those of quarter p. Where there are registers for all eight sums every line is loaded once; with sixteen
 // registers the sub-blocks come one after the other.
 #if BG_AVX512
+template <int cache>
 BG_INLINE V q6_k_half(V part, const char* low, const char* high, const char* codes, const int32_t* starts, V d, const char* scales, const char* later, int h) {
   I s[8];
   BG_UNROLL for (int i = 0; i < 8; ++i) s[i] = splat_i(starts[i]);
   BG_UNROLL for (int i = 0; i < 8; ++i) {
-    touch_q6_k(later, kLinesQ6K * (8 * h + i) / 16, kLinesQ6K * (8 * h + i + 1) / 16, kAheadOfRow);
+    touch_q6_k<cache>(later, kLinesQ6K * (8 * h + i) / 16, kLinesQ6K * (8 * h + i + 1) / 16, kAheadOfRow);
     const int k = i / 4;
     const I a = load_i(low + 64 * i), b = load_i(low + 512 + 64 * i), c = load_i(high + 64 * i);
     s[k] = dot4_part(s[k], q6_k_codes<0>(a, c), codes + 4 * i);
@@ -312,6 +317,7 @@ template <int p>
 BG_INLINE V q6_k_quarter(V part, const char* low, const char* high, const char* codes, const int32_t* starts, V d, const char* scales) {
   return q6_k_block<p, 1>(q6_k_block<p, 0>(part, low, high, codes, starts, d, scales), low, high, codes, starts, d, scales);
 }
+template <int cache>
 BG_INLINE V q6_k_half(V part, const char* low, const char* high, const char* codes, const int32_t* starts, V d, const char* scales, const char*, int) {
   part = q6_k_quarter<0>(part, low, high, codes, starts, d, scales);
   part = q6_k_quarter<1>(part, low, high, codes, starts, d, scales);
@@ -321,18 +327,19 @@ BG_INLINE V q6_k_half(V part, const char* low, const char* high, const char* cod
 #endif
 
 // end: of the panels, behind which nothing may be read.
+template <int cache>
 void row_q6_k(float* sums, const OneRow& x, const char* group, int64_t inputs, bool resume, const char* end) {
   V sum = resume ? load(sums) : splat(0.0f);
   for (int64_t g = 0; 256 * g < inputs; ++g, group += 3392) {
     const char* later = end - group > 64 * kLinesQ6K ? group + 64 * kLinesQ6K : group;
-    if (!BG_DPBF16) BG_UNROLL for (int i = 0; i < 5; ++i) ask(group + 64 * i, kAheadOfRow);
+    if (!BG_DPBF16) BG_UNROLL for (int i = 0; i < 5; ++i) ask<cache>(group + 64 * i, kAheadOfRow);
     const V d = load(reinterpret_cast<const F16*>(group));
     V part = splat(0.0f);
     BG_UNROLL for (int h = 0; h < 2; ++h) {
       const char *low = group + 320 + 1024 * h, *high = group + 320 + 2048 + 512 * h, *codes = reinterpret_cast<const char*>(x.codes) + 256 * g + 128 * h, *scales = group + 64 + 128 * h;
-      if (!BG_DPBF16) for (int i = 0; i < 24; ++i) ask(group + 320 + 64 * (24 * h + i), kAheadOfRow);
+      if (!BG_DPBF16) for (int i = 0; i < 24; ++i) ask<cache>(group + 320 + 64 * (24 * h + i), kAheadOfRow);
       const int32_t* starts = x.sums + 16 * g + 8 * h;
-      part = q6_k_half(part, low, high, codes, starts, d, scales, later, h);
+      part = q6_k_half<cache>(part, low, high, codes, starts, d, scales, later, h);
     }
     sum = madd(part, splat(x.d[g]), sum);
   }
@@ -373,6 +380,7 @@ void pack_one_q8k(void* to, const float* x, int64_t D) {
 void group_int8(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch) {
   if (x.count > 1) return group_rows(sums, x, w, first, count, scratch);
   const Packing p = w.type == Type::q8_0 ? kPackQ8 : kPackQ8K;
+  const bool first_cache = !BG_DPBF16 || first_cache_waits_well();
   for (int64_t n = 0; n < count; ++n, sums += 16) {
     const int64_t most = w.layout == Layout::panels ? x.D : kInt8Inputs;
     for (int64_t j0 = 0, len; j0 < x.D; j0 += len) {
@@ -382,9 +390,9 @@ void group_int8(float* sums, const Rows& x, const Weight& w, int64_t first, int6
       if (w.type == Type::q8_0)
         row_q8_0(sums, row, chunk.at, len, j0 > 0);
       else if (w.type == Type::q4_k)
-        row_q4_k(sums, row, chunk.at, len, j0 > 0);
+        (first_cache ? row_q4_k<1> : row_q4_k<2>)(sums, row, chunk.at, len, j0 > 0);
       else
-        row_q6_k(sums, row, chunk.at, len, j0 > 0, chunk.at + size_t(w.layout == Layout::panels ? count - n : 1) * chunk_bytes(w.type, len));
+        (first_cache ? row_q6_k<1> : row_q6_k<2>)(sums, row, chunk.at, len, j0 > 0, chunk.at + size_t(w.layout == Layout::panels ? count - n : 1) * chunk_bytes(w.type, len));
     }
   }
 }

@@ -6,6 +6,8 @@ namespace bg::cpu {
 // kernels/panels.h, without its inline functions
 size_t chunk_bytes(Type t, int64_t inputs);
 void chunk_of_rows(void* to, const Weight& w, int64_t panel, int64_t j0, int64_t len);
+// linear.cpp
+bool first_cache_waits_well();
 }  // namespace bg::cpu
 
 namespace bg::cpu::BG_ISA {
@@ -35,8 +37,8 @@ BG_INLINE Chunk chunk_of(const Weight& w, int64_t panel, int64_t count, int64_t 
 // Inputs of one pass over a group, whole blocks of every type: the chunk of x that all rows read (rows × inputs) stays in the second cache.
 constexpr int64_t kFloatInputs = 512, kInt8Inputs = 1024, kBf16Inputs = 256;
 
-// Bytes that a row alone asks for beforehand: what arrives while memory answers, on AMD's newer cores 40 GB/s in 0.1 µs (PERFORMANCE.md).
-constexpr int64_t kAheadOfRow = BG_DPBF16 ? 4608 : 1024;
+// Bytes that a row alone asks for beforehand: more than arrives while memory answers, on AMD's newest cores 40 GB/s in 0.1 µs (PERFORMANCE.md).
+constexpr int64_t kAheadOfRow = BG_DPBF16 ? 6912 : 1024;
 
 // body(n, panels, j0, len) for every pass over `count` panels, `together` at a time, and D inputs, `inputs` at a time.
 template <class Body>
