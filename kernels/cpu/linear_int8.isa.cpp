@@ -217,56 +217,61 @@ BG_INLINE I broadcast(const char* codes) {
 }
 
 // ---- one row ----------------------------------------------------------------------------------------------------------------------------
-// The codes go from the panel into the products without a stop, so that reading never waits for work. The same numbers in the same order as in tiles.
+// The codes go from the panels, one behind the other in memory, into the products without a stop, so that reading never waits for work. The same numbers in the same order as
+// in tiles. sums: sixteen of each panel.
 
-void row_q8_0(float* sums, const OneRow& x, const char* group, int64_t inputs, bool resume) {
-  V sum = resume ? load(sums) : splat(0.0f);
-  for (int64_t b = 0; 32 * b < inputs; b += 2, group += 1088) {
-    ask(group + 1024, kAheadOfRow);
-    BG_UNROLL for (int half = 0; half < 2; ++half) {
-      if (32 * (b + half) >= inputs) break;
-      I s = start_biased(x.sums[b + half]);
-      BG_UNROLL for (int i = 0; i < 8; ++i) {
-        const char* line = group + 512 * half + 64 * i;
-        ask(line, kAheadOfRow);
-        s = dot4_biased(s, load_i(line), broadcast(reinterpret_cast<const char*>(x.codes) + 32 * (b + half) + 4 * i));
+void row_q8_0(float* sums, const OneRow& x, const char* group, int64_t inputs, bool resume, int64_t panels) {
+  for (float* end = sums + 16 * panels; sums < end; sums += 16) {
+    V sum = resume ? load(sums) : splat(0.0f);
+    for (int64_t b = 0; 32 * b < inputs; b += 2, group += 1088) {
+      ask(group + 1024, kAheadOfRow);
+      BG_UNROLL for (int half = 0; half < 2; ++half) {
+        if (32 * (b + half) >= inputs) break;
+        I s = start_biased(x.sums[b + half]);
+        BG_UNROLL for (int i = 0; i < 8; ++i) {
+          const char* line = group + 512 * half + 64 * i;
+          ask(line, kAheadOfRow);
+          s = dot4_biased(s, load_i(line), broadcast(reinterpret_cast<const char*>(x.codes) + 32 * (b + half) + 4 * i));
+        }
+        sum = madd(to_float(s), mul(load(reinterpret_cast<const F16*>(group + 1024) + 16 * half), splat(x.d[b + half])), sum);
       }
-      sum = madd(to_float(s), mul(load(reinterpret_cast<const F16*>(group + 1024) + 16 * half), splat(x.d[b + half])), sum);
     }
+    store(sums, sum);
   }
-  store(sums, sum);
 }
 
 template <int cache>
-void row_q4_k(float* sums, const OneRow& x, const char* group, int64_t inputs, bool resume) {
+void row_q4_k(float* sums, const OneRow& x, const char* group, int64_t inputs, bool resume, int64_t panels) {
   const I low4 = splat_i(0x0f0f0f0f);
-  V sum = resume ? load(sums) : splat(0.0f);
-  for (int64_t g = 0; 256 * g < inputs; ++g, group += 2304) {
-    BG_UNROLL for (int i = 0; i < 4; ++i) ask<cache>(group + 64 * i, kAheadOfRow);
-    const V d = load(reinterpret_cast<const F16*>(group)), dmin = load(reinterpret_cast<const F16*>(group) + 16);
-    const I z0 = load_i(group + 64), z1 = load_i(group + 128), z2 = load_i(group + 192);
-    alignas(64) float scales[8 * 16];
-    I mins[4];
-    q4_k_all_scales(z0, z1, z2, d, scales, mins);
-    I s = zero_i();
-    BG_UNROLL for (int i = 0; i < 4; ++i) s = dot2(s, mins[i], splat_i(x.pairs[4 * g + i]));
-    V part = mul(sub(splat(0.0f), dmin), to_float(s));
-    BG_UNROLL for (int c = 0; c < 4; ++c) {
-      const char* codes = reinterpret_cast<const char*>(x.codes) + 256 * g + 64 * c;
-      I even = zero_i(), odd = zero_i();
-      BG_UNROLL for (int i = 0; i < 8; ++i) {
-        const char* line = group + 256 + 64 * (8 * c + i);
-        ask<cache>(line, kAheadOfRow);
-        const I q = load_i(line);
-        even = dot4_part(even, and_i(q, low4), codes + 4 * i);
-        odd = dot4_part(odd, high_codes(q), codes + 32 + 4 * i);
+  for (float* end = sums + 16 * panels; sums < end; sums += 16) {
+    V sum = resume ? load(sums) : splat(0.0f);
+    for (int64_t g = 0; 256 * g < inputs; ++g, group += 2304) {
+      BG_UNROLL for (int i = 0; i < 4; ++i) ask<cache>(group + 64 * i, kAheadOfRow);
+      const V d = load(reinterpret_cast<const F16*>(group)), dmin = load(reinterpret_cast<const F16*>(group) + 16);
+      const I z0 = load_i(group + 64), z1 = load_i(group + 128), z2 = load_i(group + 192);
+      alignas(64) float scales[8 * 16];
+      I mins[4];
+      q4_k_all_scales(z0, z1, z2, d, scales, mins);
+      I s = zero_i();
+      BG_UNROLL for (int i = 0; i < 4; ++i) s = dot2(s, mins[i], splat_i(x.pairs[4 * g + i]));
+      V part = mul(sub(splat(0.0f), dmin), to_float(s));
+      BG_UNROLL for (int c = 0; c < 4; ++c) {
+        const char* codes = reinterpret_cast<const char*>(x.codes) + 256 * g + 64 * c;
+        I even = zero_i(), odd = zero_i();
+        BG_UNROLL for (int i = 0; i < 8; ++i) {
+          const char* line = group + 256 + 64 * (8 * c + i);
+          ask<cache>(line, kAheadOfRow);
+          const I q = load_i(line);
+          even = dot4_part(even, and_i(q, low4), codes + 4 * i);
+          odd = dot4_part(odd, high_codes(q), codes + 32 + 4 * i);
+        }
+        part = madd(to_float(dot4_whole(even)), load(scales + 16 * (2 * c)), part);
+        part = madd(to_float(dot4_whole(odd)), mul(load(scales + 16 * (2 * c + 1)), splat(kHighUnit)), part);
       }
-      part = madd(to_float(dot4_whole(even)), load(scales + 16 * (2 * c)), part);
-      part = madd(to_float(dot4_whole(odd)), mul(load(scales + 16 * (2 * c + 1)), splat(kHighUnit)), part);
+      sum = madd(part, splat(x.d[g]), sum);
     }
-    sum = madd(part, splat(x.d[g]), sum);
+    store(sums, sum);
   }
-  store(sums, sum);
 }
 
 // Codes of four inputs in quarter p of 128: low four bits from `low`, high two from `high`.
@@ -326,24 +331,26 @@ BG_INLINE V q6_k_half(V part, const char* low, const char* high, const char* cod
 }
 #endif
 
-// end: of the panels, behind which nothing may be read.
 template <int cache>
-void row_q6_k(float* sums, const OneRow& x, const char* group, int64_t inputs, bool resume, const char* end) {
-  V sum = resume ? load(sums) : splat(0.0f);
-  for (int64_t g = 0; 256 * g < inputs; ++g, group += 3392) {
-    const char* later = end - group > 64 * kLinesQ6K ? group + 64 * kLinesQ6K : group;
-    if (!BG_DPBF16) BG_UNROLL for (int i = 0; i < 5; ++i) ask<cache>(group + 64 * i, kAheadOfRow);
-    const V d = load(reinterpret_cast<const F16*>(group));
-    V part = splat(0.0f);
-    BG_UNROLL for (int h = 0; h < 2; ++h) {
-      const char *low = group + 320 + 1024 * h, *high = group + 320 + 2048 + 512 * h, *codes = reinterpret_cast<const char*>(x.codes) + 256 * g + 128 * h, *scales = group + 64 + 128 * h;
-      if (!BG_DPBF16) for (int i = 0; i < 24; ++i) ask<cache>(group + 320 + 64 * (24 * h + i), kAheadOfRow);
-      const int32_t* starts = x.sums + 16 * g + 8 * h;
-      part = q6_k_half<cache>(part, low, high, codes, starts, d, scales, later, h);
+void row_q6_k(float* sums, const OneRow& x, const char* group, int64_t inputs, bool resume, int64_t panels) {
+  const char* last = group + size_t(panels * (inputs / 256) - 1) * 3392;  // behind which nothing may be read
+  for (float* end = sums + 16 * panels; sums < end; sums += 16) {
+    V sum = resume ? load(sums) : splat(0.0f);
+    for (int64_t g = 0; 256 * g < inputs; ++g, group += 3392) {
+      const char* later = group < last ? group + 3392 : last;
+      if (!BG_DPBF16) BG_UNROLL for (int i = 0; i < 5; ++i) ask<cache>(group + 64 * i, kAheadOfRow);
+      const V d = load(reinterpret_cast<const F16*>(group));
+      V part = splat(0.0f);
+      BG_UNROLL for (int h = 0; h < 2; ++h) {
+        const char *low = group + 320 + 1024 * h, *high = group + 320 + 2048 + 512 * h, *codes = reinterpret_cast<const char*>(x.codes) + 256 * g + 128 * h, *scales = group + 64 + 128 * h;
+        if (!BG_DPBF16) for (int i = 0; i < 24; ++i) ask<cache>(group + 320 + 64 * (24 * h + i), kAheadOfRow);
+        const int32_t* starts = x.sums + 16 * g + 8 * h;
+        part = q6_k_half<cache>(part, low, high, codes, starts, d, scales, later, h);
+      }
+      sum = madd(part, splat(x.d[g]), sum);
     }
-    sum = madd(part, splat(x.d[g]), sum);
+    store(sums, sum);
   }
-  store(sums, sum);
 }
 
 }  // namespace
@@ -380,19 +387,13 @@ void pack_one_q8k(void* to, const float* x, int64_t D) {
 void group_int8(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch) {
   if (x.count > 1) return group_rows(sums, x, w, first, count, scratch);
   const Packing p = w.type == Type::q8_0 ? kPackQ8 : kPackQ8K;
-  const bool first_cache = !BG_DPBF16 || first_cache_waits_well();
-  for (int64_t n = 0; n < count; ++n, sums += 16) {
-    const int64_t most = w.layout == Layout::panels ? x.D : kInt8Inputs;
+  const bool in_panels = w.layout == Layout::panels, first_cache = !BG_DPBF16 || first_cache_waits_well();
+  const auto row = w.type == Type::q8_0 ? row_q8_0 : w.type == Type::q4_k ? (first_cache ? row_q4_k<1> : row_q4_k<2>) : first_cache ? row_q6_k<1> : row_q6_k<2>;
+  const int64_t together = in_panels ? count : 1, most = in_panels ? x.D : kInt8Inputs;
+  for (int64_t n = 0; n < count; n += together) {
     for (int64_t j0 = 0, len; j0 < x.D; j0 += len) {
       len = least(most, x.D - j0);
-      const Chunk chunk = chunk_of(w, first + n, 1, j0, len, scratch);
-      const OneRow row = OneRow::at(x.data, p, x.D, j0);
-      if (w.type == Type::q8_0)
-        row_q8_0(sums, row, chunk.at, len, j0 > 0);
-      else if (w.type == Type::q4_k)
-        (first_cache ? row_q4_k<1> : row_q4_k<2>)(sums, row, chunk.at, len, j0 > 0);
-      else
-        (first_cache ? row_q6_k<1> : row_q6_k<2>)(sums, row, chunk.at, len, j0 > 0, chunk.at + size_t(w.layout == Layout::panels ? count - n : 1) * chunk_bytes(w.type, len));
+      row(sums + 16 * n, OneRow::at(x.data, p, x.D, j0), chunk_of(w, first + n, together, j0, len, scratch).at, len, j0 > 0, together);
     }
   }
 }
