@@ -6,14 +6,11 @@
 namespace bg::cpu::BG_ISA {
 namespace {
 
-// Sixteen floats and the sixteen after them as 32 bf16.
-BG_INLINE I to_bf16(V first, V second) { return I(_mm512_cvtne2ps_pbh(second, first)); }
 // Sixteen pairs (first, second).
 BG_INLINE I to_pairs(V first, V second) {
   const I order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   return _mm512_permutexvar_epi16(order, to_bf16(first, second));
 }
-BG_INLINE V some(const float* p, int64_t n) { return n >= 16 ? load(p) : n > 0 ? load_first(p, n) : splat(0.0f); }
 
 // 2^x for x ≤ 0, relative error below 2^−13: x = n + r with n = ⌊x⌋, a polynomial of degree 3 in r. 1 for 0, 0 for −∞.
 BG_INLINE V exp2_short(V x) {

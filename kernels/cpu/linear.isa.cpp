@@ -196,19 +196,7 @@ void group_float(float* sums, const Rows& x, const Weight& w, int64_t first, int
 }  // namespace
 
 #if BG_AMX || BG_DPBF16
-// 32 inputs from j on to the nearest bf16, ties to even; infinities stay, NaN stays NaN; zeros behind D.
-BG_INLINE void pack_bf16_32(char* to, const float* x, int64_t j, int64_t D) {
-  uint16_t y[32];
-  const int64_t n = least(32, D - j);
-  for (int64_t i = 0; i < n; ++i) {
-    uint32_t bits;
-    memcpy(&bits, x + j + i, 4);
-    const uint32_t rounded = bits + 0x7fff + (bits >> 16 & 1);
-    y[i] = uint16_t((bits & 0x7fffffff) > 0x7f800000 ? bits >> 16 | 0x40 : rounded >> 16);
-  }
-  for (int64_t i = n < 0 ? 0 : n; i < 32; ++i) y[i] = 0;
-  memcpy(to, y, 64);
-}
+BG_INLINE void pack_bf16_32(char* to, const float* x, int64_t j, int64_t D) { store_i(to, to_bf16(some(x + j, D - j), some(x + j + 16, D - j - 16))); }
 
 void pack_bf16(void* to, const Unpacked& x, int64_t D) {
   const int64_t inputs = packed_inputs(D);

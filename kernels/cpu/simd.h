@@ -174,6 +174,14 @@ constexpr float kHighUnit = 0.0625f;
 BG_INLINE I high_codes(I q) { return _mm512_and_si512(q, _mm512_set1_epi32(int(0xf0f0f0f0))); }
 BG_INLINE I start_biased(int32_t correction) { return splat_i(correction); }
 BG_INLINE I dot2(I sum, I a, I b) { return vpdpwssd(sum, a, b); }
+
+#if BG_DPBF16 || BG_AMX
+// Sixteen floats and the sixteen after them as 32 bf16: the nearest, ties to even; infinities stay, NaN stays NaN, subnormals become 0, as what multiplies them takes them.
+BG_INLINE I to_bf16(V first, V second) { return I(_mm512_cvtne2ps_pbh(second, first)); }
+// At most sixteen numbers, zeros behind n.
+BG_INLINE V some(const float* p, int64_t n) { return n >= 16 ? load(p) : n > 0 ? load_first(p, n) : splat(0.0f); }
+#endif
+
 #elif BG_AVX2
 // ---- AVX2 + FMA + F16C: V is two of 16 registers --------------------------------------------------------------------------------------
 struct V { __m256 a, b; };
