@@ -97,8 +97,6 @@ struct OneRow {
 
 // ---- weights of a chunk -----------------------------------------------------------------------------------------------------------------
 
-static_assert(2 * kSpread + 2 * size_t(kInt8Inputs) / 256 * 3392 <= kLinearScratch);
-
 BG_INLINE float* scales_of(char* spread) { return reinterpret_cast<float*>(spread + kSpreadCodes); }
 BG_INLINE char* mins_of(char* spread) { return spread + kSpreadCodes + kSpreadScales; }
 

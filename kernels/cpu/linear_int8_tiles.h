@@ -1,5 +1,5 @@
-// Several rows of x where an instruction sums four products of bytes (AVX-512 VNNI, NEON). A tile is some rows × one or two panels, its sums in registers; Q8_0 is read where
-// it lies, the others are spread to bytes, a chunk of two panels at a time, in scratch that stays in the first cache.
+// Several rows of x where an instruction sums four products of bytes (AVX-512 VNNI, NEON). A tile is some rows × up to three panels, its sums in registers; Q8_0 is read
+// where it lies, the others are spread to bytes, a chunk of these panels at a time, in scratch that stays in the first cache.
 // Included by linear_int8.isa.cpp only.
 #pragma once
 
@@ -7,7 +7,7 @@ namespace bg::cpu::BG_ISA {
 namespace {
 
 #if BG_AVX512
-constexpr int kTileRows = 6, kTilePanels = 2;  // 12 integer + 12 float accumulators + 2 + 1 operands of 32 registers
+constexpr int kTileRows = 4, kTilePanels = 3;  // 12 integer + 12 float accumulators + 3 + 1 operands of 32 registers; sixteen rows are four tiles
 #elif BG_I8MM
 constexpr int kTileRows = 4, kTilePanels = 1;  // pairs of rows
 #elif BG_NEON
@@ -222,24 +222,51 @@ template <int N>
 void tile_rows(int64_t rows, Type type, float* sums, const PackedRows& x, int64_t m0, int64_t j0, const Chunk& w, bool resume) {
   switch (rows) {
     case 1: return tile<1, N>(type, sums, x, m0, j0, w, resume);
-#if BG_AVX512
     case 2: return tile<2, N>(type, sums, x, m0, j0, w, resume);
+#if BG_AVX512 || BG_I8MM
     case 3: return tile<3, N>(type, sums, x, m0, j0, w, resume);
-    case 4: return tile<4, N>(type, sums, x, m0, j0, w, resume);
-    case 5: return tile<5, N>(type, sums, x, m0, j0, w, resume);
-#elif BG_I8MM
-    case 2: return tile<2, N>(type, sums, x, m0, j0, w, resume);
-    case 3: return tile<3, N>(type, sums, x, m0, j0, w, resume);
-#else
-    case 2: return tile<2, N>(type, sums, x, m0, j0, w, resume);
 #endif
     default: return tile<kTileRows, N>(type, sums, x, m0, j0, w, resume);
   }
 }
 
+void tile_panels(int64_t panels, int64_t rows, Type type, float* sums, const PackedRows& x, int64_t m0, int64_t j0, const Chunk& w, bool resume) {
+#if BG_AVX512
+  if (panels == 2) return tile_rows<2>(rows, type, sums, x, m0, j0, w, resume);
+  if (panels == 3) return tile_rows<3>(rows, type, sums, x, m0, j0, w, resume);
+#endif
+  (void)panels;
+  tile_rows<1>(rows, type, sums, x, m0, j0, w, resume);
+}
+
+// The chunk after this one, asked of the second cache a few lines with every tile: spreading it, and the first tile of Q8_0, would wait for each line of it.
+struct Coming {
+  const char* at;
+  size_t stride;
+  int64_t panels, lines, done = 0;  // of each panel; asked for
+
+  // now: panels [n, n + panels) of `count`, inputs from j0 on of D.
+  Coming(const Rows& x, const Weight& w, const Chunk& now, int64_t n, int64_t count, int64_t here, int64_t j0) : at(now.at), stride(now.stride), panels(here) {
+    lines = w.layout == Layout::panels ? int64_t(chunk_bytes(w.type, now.len) / 64) : 0;
+    const bool along = x.count <= kFew ? j0 + now.len < x.D : n + here >= count;  // as for_passes goes
+    if (along)
+      at += chunk_bytes(w.type, now.len) - (x.count <= kFew ? 0 : size_t(n) * stride);
+    else
+      at += size_t(here) * stride - (x.count <= kFew ? chunk_bytes(w.type, j0) : 0);
+  }
+  void ask(int64_t tiles) {
+    for (int64_t end = least(lines, done + (lines + tiles - 1) / tiles); done < end; ++done) {
+      for (int64_t i = 0; i < panels; ++i) __builtin_prefetch(at + size_t(i) * stride + 64 * done, 0, 2);
+    }
+  }
+};
+
+static_assert(kTilePanels * (kSpread + size_t(kInt8Inputs) / 256 * 3392) <= kLinearScratch);
+
 void group_rows(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch) {
   for_passes(x.count, count, kTilePanels, x.D, kInt8Inputs, [&](int64_t n, int64_t panels, int64_t j0, int64_t len) {
-    Chunk chunk = chunk_of(w, first + n, panels, j0, len, scratch + 2 * kSpread);
+    Chunk chunk = chunk_of(w, first + n, panels, j0, len, scratch + kTilePanels * kSpread);
+    Coming coming(x, w, chunk, n, count, panels, j0);
     if (w.type != Type::q8_0) {
       for (int64_t i = 0; i < panels; ++i)
         (w.type == Type::q4_k ? spread_q4_k : spread_q6_k)(scratch + size_t(i) * kSpread, chunk.at + size_t(i) * chunk.stride, len);
@@ -247,12 +274,8 @@ void group_rows(float* sums, const Rows& x, const Weight& w, int64_t first, int6
     }
     for (int64_t t = 0, rows = 0; t < x.count; t += rows) {
       rows = least(least(kTileRows, x.count - t), 16 - t % 16);
-      const PackedRows packed = packed_rows(x, w.type, t / 16);
-      float* to = sums + t * kSumsStride + 16 * n;
-      if (panels == kTilePanels)
-        tile_rows<kTilePanels>(rows, w.type, to, packed, t % 16, j0, chunk, j0 > 0);
-      else
-        tile_rows<1>(rows, w.type, to, packed, t % 16, j0, chunk, j0 > 0);
+      coming.ask((x.count + kTileRows - 1) / kTileRows);
+      tile_panels(panels, rows, w.type, sums + t * kSumsStride + 16 * n, packed_rows(x, w.type, t / 16), t % 16, j0, chunk, j0 > 0);
     }
   });
 }

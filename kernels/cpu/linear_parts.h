@@ -35,7 +35,7 @@ BG_INLINE Chunk chunk_of(const Weight& w, int64_t panel, int64_t count, int64_t 
 }
 
 // Inputs of one pass over a group, whole blocks of every type: the chunk of x that all rows read (rows × inputs) stays in the second cache.
-constexpr int64_t kFloatInputs = 512, kInt8Inputs = 1024, kBf16Inputs = 256;
+constexpr int64_t kFloatInputs = 512, kInt8Inputs = BG_AVX512 ? 512 : 1024, kBf16Inputs = 256;
 
 // Bytes that a row alone asks for beforehand: more than arrives while memory answers, on AMD's newest cores 40 GB/s in 0.1 µs (PERFORMANCE.md).
 constexpr int64_t kAheadOfRow = BG_DPBF16 ? 6912 : 1024;
