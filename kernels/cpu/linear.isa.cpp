@@ -273,8 +273,10 @@ void group_bf16(float* sums, const Rows& x, const Weight& w, int64_t first, int6
   const size_t block = size_t(packed_inputs(x.D)) * 32;  // bytes of sixteen packed rows
   for_passes(x.count, count, kTilePanels, x.D, kBf16Inputs, [&](int64_t n, int64_t panels, int64_t j0, int64_t len) {
     const Chunk chunk = chunk_of(w, first + n, panels, j0, len, scratch);
+    Coming coming(x, w, chunk, n, count, panels, j0);
     for (int64_t t = 0, rows = 0; t < x.count; t += rows) {
       rows = least(least(kTileRows, x.count - t), 16 - t % 16);
+      if (x.count > kFew) coming.ask((x.count + 15) / 16 * 3);  // of few tiles each would ask for more than is taken up at once
       const char* from = static_cast<const char*>(x.data) + size_t(t / 16) * block + 32 * j0 + 64 * (t % 16);
       float* to = sums + t * kSumsStride + 16 * n;
       if (panels == kTilePanels) {

@@ -239,28 +239,6 @@ void tile_panels(int64_t panels, int64_t rows, Type type, float* sums, const Pac
   tile_rows<1>(rows, type, sums, x, m0, j0, w, resume);
 }
 
-// The chunk after this one, asked of the second cache a few lines with every tile: spreading it, and the first tile of Q8_0, would wait for each line of it.
-struct Coming {
-  const char* at;
-  size_t stride;
-  int64_t panels, lines, done = 0;  // of each panel; asked for
-
-  // now: panels [n, n + panels) of `count`, inputs from j0 on of D.
-  Coming(const Rows& x, const Weight& w, const Chunk& now, int64_t n, int64_t count, int64_t here, int64_t j0) : at(now.at), stride(now.stride), panels(here) {
-    lines = w.layout == Layout::panels ? int64_t(chunk_bytes(w.type, now.len) / 64) : 0;
-    const bool along = x.count <= kFew ? j0 + now.len < x.D : n + here >= count;  // as for_passes goes
-    if (along)
-      at += chunk_bytes(w.type, now.len) - (x.count <= kFew ? 0 : size_t(n) * stride);
-    else
-      at += size_t(here) * stride - (x.count <= kFew ? chunk_bytes(w.type, j0) : 0);
-  }
-  void ask(int64_t tiles) {
-    for (int64_t end = least(lines, done + (lines + tiles - 1) / tiles); done < end; ++done) {
-      for (int64_t i = 0; i < panels; ++i) __builtin_prefetch(at + size_t(i) * stride + 64 * done, 0, 2);
-    }
-  }
-};
-
 static_assert(kTilePanels * (kSpread + size_t(kInt8Inputs) / 256 * 3392) <= kLinearScratch);
 
 void group_rows(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch) {

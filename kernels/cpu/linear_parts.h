@@ -52,6 +52,28 @@ BG_INLINE void for_passes(int64_t rows, int64_t count, int64_t together, int64_t
   }
 }
 
+// The chunk after this one, asked of the second cache a few lines with every tile: whoever reads it first would wait for each line of it.
+struct Coming {
+  const char* at;
+  size_t stride;
+  int64_t panels, lines, done = 0;  // of each panel; asked for
+
+  // now: panels [n, n + panels) of `count`, inputs from j0 on of D.
+  Coming(const Rows& x, const Weight& w, const Chunk& now, int64_t n, int64_t count, int64_t here, int64_t j0) : at(now.at), stride(now.stride), panels(here) {
+    lines = w.layout == Layout::panels ? int64_t(chunk_bytes(w.type, now.len) / 64) : 0;
+    const bool along = x.count <= kFew ? j0 + now.len < x.D : n + here >= count;  // as for_passes goes
+    if (along)
+      at += chunk_bytes(w.type, now.len) - (x.count <= kFew ? 0 : size_t(n) * stride);
+    else
+      at += size_t(here) * stride - (x.count <= kFew ? chunk_bytes(w.type, j0) : 0);
+  }
+  void ask(int64_t tiles) {
+    for (int64_t end = least(lines, done + (lines + tiles - 1) / tiles); done < end; ++done) {
+      for (int64_t i = 0; i < panels; ++i) __builtin_prefetch(at + size_t(i) * stride + 64 * done, 0, 2);
+    }
+  }
+};
+
 BG_INLINE bool quantised(Type t) { return t == Type::q8_0 || t == Type::q4_k || t == Type::q6_k; }
 
 // Inputs of a packed row, zeros after the last: whole groups of a Q8_0 panel, whole tiles.
