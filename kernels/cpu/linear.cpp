@@ -122,7 +122,13 @@ void product_block(const Context& c, const Tensor& x, Packing packing, const Job
     const Product& p = job.product;
     c.isa.linear->group(sums, packed, packing, p.w, first, count, scratch + kSumsBytes);
     const int64_t n0 = first * kPanelRows, cols = least(count * kPanelRows, p.w.rows - n0);
-    for (int64_t t = 0; t < rows; ++t) finish(c, p, row(p.y, t0 + t) + n0, sums + t * kSumsStride, n0, cols);
+    constexpr int64_t kRowsAhead = 2;  // of y that are read: they may be as far away as memory
+    for (int64_t t = 0; t < rows; ++t) {
+      if (p.then == Then::add && t + kRowsAhead < rows) {
+        for (int64_t j = 0; j < cols; j += 16) __builtin_prefetch(row(p.y, t0 + t + kRowsAhead) + n0 + j, 1);
+      }
+      finish(c, p, row(p.y, t0 + t) + n0, sums + t * kSumsStride, n0, cols);
+    }
   });
 }
 
