@@ -31,24 +31,15 @@ struct Ahead {
   size_t stride, bytes, j;  // from one row to the next; of one row; of this row, asked for
   int64_t rows;
 
-  template <int lines>
-  void ask() {
-    if (rows > 0 && j + 64 * lines <= bytes) {  // mostly: what is counted line by line waits for itself
-      const char* line = row + j;
-      BG_UNROLL for (int i = 0; i < lines; ++i) __builtin_prefetch(line + 64 * i, 0, 2);
-      return went(64 * lines);
-    }
+  void ask(int lines) {
     for (int i = 0; i < lines && rows > 0; ++i) {
       __builtin_prefetch(row + j, 0, 2);
-      went(64);
+      j += 64;
+      if (j >= bytes) j = 0, row += stride, --rows;
     }
   }
-  void went(size_t further) {
-    j += further;
-    if (j >= bytes) j = 0, row += stride, --rows;
-  }
   void rest() {
-    while (rows > 0) ask<16>();
+    while (rows > 0) ask(16);
   }
 };
 
@@ -94,7 +85,7 @@ __attribute__((noinline)) void few_dots(float* z, const float* const* q, HeadRow
   constexpr int N = kFewVectors<R>;
   for (int n = 0; n < N; ++n) {
     for (int64_t j = 0; j < d; j += 16) {
-      ahead.ask<4 * sizeof(T)>();
+      ahead.ask(4 * sizeof(T));
       columns_of(panel + 16 * (n * d + j), keys.from(16 * n), j);
     }
   }
@@ -117,7 +108,7 @@ BG_INLINE void few_columns(float* o, const float* p, const float* f, HeadRows<T>
   V acc[R][N];
   BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < N; ++n) acc[r][n] = mul(load(o + r * d + j + 16 * n), splat(f[r]));
   for (int64_t s = 0; s < count; ++s) {
-    ahead.ask<int(N * sizeof(T) + 3) / 4>();
+    ahead.ask(int(N * sizeof(T) + 3) / 4);
     V x[N];
     BG_UNROLL for (int n = 0; n < N; ++n) x[n] = load(v[s] + j + 16 * n);
     BG_UNROLL for (int r = 0; r < R; ++r) {

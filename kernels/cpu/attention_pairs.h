@@ -236,7 +236,7 @@ __attribute__((noinline)) void pair_few_dots(float* z, const uint32_t* q, HeadRo
   for (int64_t i = 0; i < pairs; i += kLine) {
     const bool whole = pairs - i >= kLine;
     BG_UNROLL for (int n = 0; n < 2; ++n) {
-      ahead.ask<16>();
+      ahead.ask(16);
       I k[kLine];
       pairs_of_lines(k, keys.from(16 * n), 2 * i, whole);
       const auto add_pair = [&](int e) __attribute__((always_inline)) {
@@ -271,7 +271,7 @@ BG_INLINE void pair_few_columns(float* o, const uint32_t* p, const float* f, Hea
   V acc[R][N];
   BG_UNROLL for (int r = 0; r < R; ++r) BG_UNROLL for (int n = 0; n < N; ++n) acc[r][n] = mul(load(o + r * d + j + 16 * n), splat(f[r]));
   const auto step = [&](int64_t s, const T* first, const T* second) __attribute__((always_inline)) {
-    ahead.ask<N>();
+    ahead.ask(N);
     I x[N];
     pairs_of_rows(x, first, second, j);
     BG_UNROLL for (int r = 0; r < R; ++r) {
