@@ -128,7 +128,7 @@ struct PairPath {
   static void pack_queries(float* to, const AttendRow* rows, int64_t count, int64_t d) {
     for (int64_t j = 0; j < d; j += 32) {
       I r[16];
-      BG_UNROLL for (int i = 0; i < 16; ++i) r[i] = i < count ? to_bf16(some(rows[i].q + j, d - j), some(rows[i].q + j + 16, d - j - 16)) : zero_i();
+      BG_UNROLL for (int i = 0; i < 16; ++i) r[i] = i < count ? first_bf16(rows[i].q + j, d - j) : zero_i();
       transpose(r);
       const int64_t lines = least(16, pairs(d - j));
       BG_UNROLL for (int i = 0; i < 16; ++i) {
@@ -151,7 +151,7 @@ struct PairPath {
     for (int64_t s = s0; s < s0 + count; ++s, to += pairs(d)) {
       fetch(a.k, a.k_stride, s + kAhead, a.type, d);
       const float* from = row_of(spare, a.type, a.k, a.k_stride, s, d);
-      for (int64_t j = 0; j < d; j += 32) write(to + j / 2, to_bf16(some(from + j, d - j), some(from + j + 16, d - j - 16)), pairs(d - j));
+      for (int64_t j = 0; j < d; j += 32) write(to + j / 2, first_bf16(from + j, d - j), pairs(d - j));
     }
     to += (kBlock - count) * pairs(d);
     for (int64_t s = s0; s < s0 + count; s += 2, to += d) {

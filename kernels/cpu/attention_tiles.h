@@ -127,7 +127,7 @@ struct TilePath {
   static void pack_queries(float* to, const AttendRow* rows, int64_t count, int64_t d) {
     for (int64_t j = 0; j < d; j += 32, to += kTile) {
       I r[16];
-      BG_UNROLL for (int i = 0; i < 16; ++i) r[i] = i < count ? to_bf16(some(rows[i].q + j, d - j), some(rows[i].q + j + 16, d - j - 16)) : zero_i();
+      BG_UNROLL for (int i = 0; i < 16; ++i) r[i] = i < count ? first_bf16(rows[i].q + j, d - j) : zero_i();
       transpose(r);
       BG_UNROLL for (int i = 0; i < 16; ++i) store_i(to + 16 * i, r[i]);
     }
@@ -143,7 +143,7 @@ struct TilePath {
       float* to = k + s / 16 * deep * kTile + s % 16 * 16;
       fetch(a.k, a.k_stride, s0 + s + kAhead, a.type, d);
       const float* from = s < count ? row_of(rows, a.type, a.k, a.k_stride, s0 + s, d) : nullptr;
-      for (int64_t j = 0; j < d; j += 32, to += kTile) store_i(to, s < count ? to_bf16(some(from + j, d - j), some(from + j + 16, d - j - 16)) : zero_i());
+      for (int64_t j = 0; j < d; j += 32, to += kTile) store_i(to, s < count ? first_bf16(from + j, d - j) : zero_i());
     }
     for (int64_t c = 0; 32 * c < count; ++c) {
       const float* from[32];

@@ -1,10 +1,6 @@
 // The matrix product, cut into groups of panels. y (T, N), x (T, D), w (N, D).
 // kRowBlock rows of x at a time are packed, each once for all the products that share them, and stay in a cache while all panels pass; a thread takes one
 // group of panels, all of D, and finishes its outputs while their sums are near.
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
-
 #include <cstring>
 #include <new>
 
@@ -16,20 +12,6 @@ namespace bg::cpu {
 // For *.isa.cpp, which include no inline functions.
 size_t chunk_bytes(Type t, int64_t inputs) { return panel_bytes(t, inputs); }
 void chunk_of_rows(void* to, const Weight& w, int64_t panel, int64_t j0, int64_t len) { pack_piece(to, w, panel, j0, len); }
-
-// Whether requests that wait for memory in the first cache hold nothing up: AMD's Zen 5 (family 26) and later.
-bool first_cache_waits_well() {
-#if defined(__x86_64__)
-  static const bool well = [] {
-    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-    if (__get_cpuid(0, &eax, &ebx, &ecx, &edx) == 0 || ebx != signature_AMD_ebx || __get_cpuid(1, &eax, &ebx, &ecx, &edx) == 0) return false;
-    return (eax >> 8 & 15) + (eax >> 20 & 255) >= 26;
-  }();
-  return well;
-#else
-  return false;
-#endif
-}
 
 namespace {
 

@@ -12,7 +12,8 @@ namespace bg::cpu {
 // What the rows of x become before they are multiplied; once for all products that share them.
 enum Packing {
   kPackNone,  // float32 where it lies
-  kPackBf16,  // bf16, zeros up to a multiple of 32 inputs; sixteen rows side by side: 32 inputs of each (64 bytes), then the next 32 (a tile of AMX)
+  kPackBf16,  // bf16, zeros up to a multiple of 32 inputs; sixteen rows side by side: 32 inputs of each (64 bytes), then the next 32 (a tile of AMX). A row alone: one
+              // number behind the other, except for AMX
   kPackQ8,    // int8 with a scale for each 32 inputs (Q8_0)
   kPackQ8K    // int8 with a scale for each 256 inputs, and sums (Q4_K, Q6_K)
 };
@@ -35,6 +36,9 @@ struct Unpacked {         // rows of x that are packed by one call: of one block
   int64_t first, count;
   const float* row(int64_t i) const { return data + i * stride; }
 };
+
+// Whether the weights of a row alone are asked of the first cache rather than the second: where requests that wait for memory there hold nothing up (ops.cpp).
+bool ask_first_cache();
 
 struct LinearIsa {
   Packing (*packing)(Type weights, Precision precision, Phase phase);

@@ -177,7 +177,8 @@ static_assert(2 * kTilePanels * kFloatChunk <= kLinearScratch);
 
 void group_float(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch) {
   const bool floats = w.type != Type::f32 && (quantised(w.type) || x.count > kFew);
-  for_passes(x.count, count, kTilePanels, x.D, kFloatInputs, [&](int64_t n, int64_t panels, int64_t j0, int64_t len) {
+  for_passes(x.count, count, kTilePanels, x.D, kFloatInputs, [&](const Pass& now, const Pass&) {
+    const auto [n, panels, j0, len] = now;
     Chunk chunk = chunk_of(w, first + n, panels, j0, len, scratch + kTilePanels * kFloatChunk);
     float* to = sums + 16 * n;
     if (floats) {
@@ -196,7 +197,8 @@ void group_float(float* sums, const Rows& x, const Weight& w, int64_t first, int
 }  // namespace
 
 #if BG_AMX || BG_DPBF16
-BG_INLINE void pack_bf16_32(char* to, const float* x, int64_t j, int64_t D) { store_i(to, to_bf16(some(x + j, D - j), some(x + j + 16, D - j - 16))); }
+// 32 inputs from j on.
+BG_INLINE void pack_bf16_32(char* to, const float* x, int64_t j, int64_t D) { store_i(to, first_bf16(x + j, D - j)); }
 
 void pack_bf16(void* to, const Unpacked& x, int64_t D) {
   const int64_t inputs = packed_inputs(D);
@@ -271,12 +273,13 @@ void group_one_bf16(float* sums, const Rows& x, const Weight& w, int64_t first, 
 void group_bf16(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch) {
   if (x.count == 1) return group_one_bf16(sums, x, w, first, count, scratch);
   const size_t block = size_t(packed_inputs(x.D)) * 32;  // bytes of sixteen packed rows
-  for_passes(x.count, count, kTilePanels, x.D, kBf16Inputs, [&](int64_t n, int64_t panels, int64_t j0, int64_t len) {
+  for_passes(x.count, count, kTilePanels, x.D, kBf16Inputs, [&](const Pass& now, const Pass& next) {
+    const auto [n, panels, j0, len] = now;
     const Chunk chunk = chunk_of(w, first + n, panels, j0, len, scratch);
-    Coming coming(x, w, chunk, n, count, panels, j0);
+    Coming coming(x, kTileRows, w, chunk, now, next);
     for (int64_t t = 0, rows = 0; t < x.count; t += rows) {
       rows = least(least(kTileRows, x.count - t), 16 - t % 16);
-      if (x.count > kFew) coming.ask((x.count + 15) / 16 * 3);  // of few tiles each would ask for more than is taken up at once
+      if (x.count > kFew) coming.ask();  // of few tiles each would ask for more than is taken up at once
       const char* from = static_cast<const char*>(x.data) + size_t(t / 16) * block + 32 * j0 + 64 * (t % 16);
       float* to = sums + t * kSumsStride + 16 * n;
       if (panels == kTilePanels) {

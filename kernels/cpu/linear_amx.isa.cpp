@@ -131,7 +131,8 @@ void group_amx(float* sums, const Rows& x, const Weight& w, int64_t first, int64
   configure(config);
   const size_t block = size_t(packed_inputs(x.D)) * 32;  // bytes of sixteen packed rows
   const int64_t pairs = (x.count + 31) / 32;
-  for_passes(x.count, count, 2, x.D, kBf16Inputs, [&](int64_t n, int64_t panels, int64_t j0, int64_t len) {
+  for_passes(x.count, count, 2, x.D, kBf16Inputs, [&](const Pass& now, const Pass&) {
+    const auto [n, panels, j0, len] = now;
     Chunk chunk = chunk_of(w, first + n, panels, j0, len, scratch + 2 * kBf16Chunk + kSpread);
     const Chunk stored = chunk;
     if (w.type != Type::bf16) {

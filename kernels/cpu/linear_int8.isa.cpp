@@ -109,15 +109,11 @@ BG_INLINE void ask(const char* line, int64_t ahead) { __builtin_prefetch(line + 
 constexpr int64_t kAhead = 1024;
 
 // Q6_K has its codes in two places of a group, read by turns, and the prefetchers of AMD's cores do not follow that (half of the bandwidth is lost): there every line is
-// first loaded in the order of memory, one row's a group before its turn and from the second cache.
+// first loaded in the order of memory.
 constexpr int kLinesQ6K = 53;
-template <int cache>
-BG_INLINE void touch_q6_k([[maybe_unused]] const char* group, [[maybe_unused]] int first, [[maybe_unused]] int last, [[maybe_unused]] int64_t ahead) {
+BG_INLINE void touch_q6_k([[maybe_unused]] const char* line) {
 #if BG_DPBF16
-  BG_UNROLL for (int i = first; i < last; ++i) {
-    if (ahead > 0) ask<cache>(group + 64 * i, ahead);
-    asm volatile("movl %0, %%eax" : : "m"(*(group + 64 * i)) : "eax");
-  }
+  asm volatile("movl %0, %%eax" : : "m"(*line) : "eax");
 #endif
 }
 
@@ -180,7 +176,7 @@ void spread_q6_k(char* to, const char* group, int64_t len) {
   float* scales = scales_of(to);
   char* codes = to;
   for (int64_t j = 0; j < len; j += 256, group += 3392, codes += 4096, scales += 16 * 16) {
-    touch_q6_k<2>(group, 0, kLinesQ6K, 0);
+    BG_UNROLL for (int i = 0; i < kLinesQ6K; ++i) touch_q6_k(group + 64 * i);
     if (!BG_DPBF16) for (int i = 0; i < 5; ++i) ask(group + 64 * i, kAhead);
     const V d = load(reinterpret_cast<const F16*>(group));
     BG_UNROLL for (int i = 0; i < 4; ++i) {
@@ -296,7 +292,10 @@ BG_INLINE V q6_k_half(V part, const char* low, const char* high, const char* cod
   I s[8];
   BG_UNROLL for (int i = 0; i < 8; ++i) s[i] = splat_i(starts[i]);
   BG_UNROLL for (int i = 0; i < 8; ++i) {
-    touch_q6_k<cache>(later, kLinesQ6K * (8 * h + i) / 16, kLinesQ6K * (8 * h + i + 1) / 16, kAheadOfRow);
+    BG_UNROLL for (int n = kLinesQ6K * (8 * h + i) / 16; n < kLinesQ6K * (8 * h + i + 1) / 16; ++n) {
+      if (BG_DPBF16) ask<cache>(later + 64 * n, kAheadOfRow);
+      touch_q6_k(later + 64 * n);
+    }
     const int k = i / 4;
     const I a = load_i(low + 64 * i), b = load_i(low + 512 + 64 * i), c = load_i(high + 64 * i);
     s[k] = dot4_part(s[k], q6_k_codes<0>(a, c), codes + 4 * i);
@@ -385,7 +384,7 @@ void pack_one_q8k(void* to, const float* x, int64_t D) {
 void group_int8(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch) {
   if (x.count > 1) return group_rows(sums, x, w, first, count, scratch);
   const Packing p = w.type == Type::q8_0 ? kPackQ8 : kPackQ8K;
-  const bool in_panels = w.layout == Layout::panels, first_cache = !BG_DPBF16 || first_cache_waits_well();
+  const bool in_panels = w.layout == Layout::panels, first_cache = !BG_DPBF16 || ask_first_cache();
   const auto row = w.type == Type::q8_0 ? row_q8_0 : w.type == Type::q4_k ? (first_cache ? row_q4_k<1> : row_q4_k<2>) : first_cache ? row_q6_k<1> : row_q6_k<2>;
   const int64_t together = in_panels ? count : 1, most = in_panels ? x.D : kInt8Inputs;
   for (int64_t n = 0; n < count; n += together) {

@@ -242,9 +242,10 @@ void tile_panels(int64_t panels, int64_t rows, Type type, float* sums, const Pac
 static_assert(kTilePanels * (kSpread + size_t(kInt8Inputs) / 256 * 3392) <= kLinearScratch);
 
 void group_rows(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch) {
-  for_passes(x.count, count, kTilePanels, x.D, kInt8Inputs, [&](int64_t n, int64_t panels, int64_t j0, int64_t len) {
+  for_passes(x.count, count, kTilePanels, x.D, kInt8Inputs, [&](const Pass& now, const Pass& next) {
+    const auto [n, panels, j0, len] = now;
     Chunk chunk = chunk_of(w, first + n, panels, j0, len, scratch + kTilePanels * kSpread);
-    Coming coming(x, w, chunk, n, count, panels, j0);
+    Coming coming(x, kTileRows, w, chunk, now, next);
     if (w.type != Type::q8_0) {
       for (int64_t i = 0; i < panels; ++i)
         (w.type == Type::q4_k ? spread_q4_k : spread_q6_k)(scratch + size_t(i) * kSpread, chunk.at + size_t(i) * chunk.stride, len);
@@ -252,7 +253,7 @@ void group_rows(float* sums, const Rows& x, const Weight& w, int64_t first, int6
     }
     for (int64_t t = 0, rows = 0; t < x.count; t += rows) {
       rows = least(least(kTileRows, x.count - t), 16 - t % 16);
-      coming.ask((x.count + kTileRows - 1) / kTileRows);
+      coming.ask();
       tile_panels(panels, rows, w.type, sums + t * kSumsStride + 16 * n, packed_rows(x, w.type, t / 16), t % 16, j0, chunk, j0 > 0);
     }
   });

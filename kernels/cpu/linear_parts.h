@@ -6,8 +6,6 @@ namespace bg::cpu {
 // kernels/panels.h, without its inline functions
 size_t chunk_bytes(Type t, int64_t inputs);
 void chunk_of_rows(void* to, const Weight& w, int64_t panel, int64_t j0, int64_t len);
-// linear.cpp
-bool first_cache_waits_well();
 }  // namespace bg::cpu
 
 namespace bg::cpu::BG_ISA {
@@ -40,38 +38,49 @@ constexpr int64_t kFloatInputs = 512, kInt8Inputs = BG_AVX512 ? 512 : 1024, kBf1
 // Bytes that a row alone asks for beforehand: more than arrives while memory answers, on AMD's newest cores 40 GB/s in 0.1 µs (PERFORMANCE.md).
 constexpr int64_t kAheadOfRow = BG_DPBF16 ? 6912 : 1024;
 
-// body(n, panels, j0, len) for every pass over `count` panels, `together` at a time, and D inputs, `inputs` at a time.
+// Panels [n, n + panels) of a group, inputs [j0, j0 + len).
+struct Pass {
+  int64_t n, panels, j0, len;
+};
+
+// body(now, next) for every pass over `count` panels, `together` at a time, and D inputs, `inputs` at a time. next: without panels after the last.
 template <class Body>
 BG_INLINE void for_passes(int64_t rows, int64_t count, int64_t together, int64_t D, int64_t inputs, const Body& body) {
-  if (rows <= kFew) {
-    for (int64_t n = 0; n < count; n += together)
-      for (int64_t j0 = 0; j0 < D; j0 += inputs) body(n, least(together, count - n), j0, least(inputs, D - j0));
-  } else {
-    for (int64_t j0 = 0; j0 < D; j0 += inputs)
-      for (int64_t n = 0; n < count; n += together) body(n, least(together, count - n), j0, least(inputs, D - j0));
+  const int64_t across = (count + together - 1) / together, along = (D + inputs - 1) / inputs;
+  const auto pass = [&](int64_t i) -> Pass {
+    if (i == across * along) return {};
+    const int64_t n = (rows <= kFew ? i / along : i % across) * together, j0 = (rows <= kFew ? i % along : i / across) * inputs;
+    return {n, least(together, count - n), j0, least(inputs, D - j0)};
+  };
+  Pass now = pass(0);
+  for (int64_t i = 1; i <= across * along; ++i) {
+    const Pass next = pass(i);
+    body(now, next);
+    now = next;
   }
 }
 
-// The chunk after this one, asked of the second cache a few lines with every tile: whoever reads it first would wait for each line of it.
-struct Coming {
-  const char* at;
-  size_t stride;
-  int64_t panels, lines, done = 0;  // of each panel; asked for
-
-  // now: panels [n, n + panels) of `count`, inputs from j0 on of D.
-  Coming(const Rows& x, const Weight& w, const Chunk& now, int64_t n, int64_t count, int64_t here, int64_t j0) : at(now.at), stride(now.stride), panels(here) {
-    lines = w.layout == Layout::panels ? int64_t(chunk_bytes(w.type, now.len) / 64) : 0;
-    const bool along = x.count <= kFew ? j0 + now.len < x.D : n + here >= count;  // as for_passes goes
-    if (along)
-      at += chunk_bytes(w.type, now.len) - (x.count <= kFew ? 0 : size_t(n) * stride);
-    else
-      at += size_t(here) * stride - (x.count <= kFew ? chunk_bytes(w.type, j0) : 0);
+// The weights of the next pass, asked of the second cache alike with every tile of this one: whoever reads them first would wait for each line.
+class Coming {
+ public:
+  // chunk: this pass's. Of sixteen rows of x, tiles have tile_rows and the last what is left.
+  Coming(const Rows& x, int64_t tile_rows, const Weight& w, const Chunk& chunk, const Pass& now, const Pass& next)
+      : at_(chunk.at + (next.n - now.n) * int64_t(chunk.stride) + int64_t(chunk_bytes(w.type, next.j0)) - int64_t(chunk_bytes(w.type, now.j0))), stride_(chunk.stride), panels_(next.panels),
+        lines_(w.layout == Layout::panels ? int64_t(chunk_bytes(w.type, next.len) / 64) : 0) {
+    const int64_t tiles = (x.count + 15) / 16 * ((15 + tile_rows) / tile_rows);
+    each_ = (lines_ + tiles - 1) / tiles;
   }
-  void ask(int64_t tiles) {
-    for (int64_t end = least(lines, done + (lines + tiles - 1) / tiles); done < end; ++done) {
-      for (int64_t i = 0; i < panels; ++i) __builtin_prefetch(at + size_t(i) * stride + 64 * done, 0, 2);
+  void ask() {
+    for (const int64_t end = least(lines_, done_ + each_); done_ < end; ++done_) {
+      for (int64_t i = 0; i < panels_; ++i) __builtin_prefetch(at_ + size_t(i) * stride_ + 64 * done_, 0, 2);
     }
   }
+
+ private:
+  const char* at_;
+  size_t stride_;               // bytes from one panel to the next
+  int64_t panels_, lines_;      // of each panel
+  int64_t each_, done_ = 0;     // lines of each panel: with one tile; so far
 };
 
 BG_INLINE bool quantised(Type t) { return t == Type::q8_0 || t == Type::q4_k || t == Type::q6_k; }

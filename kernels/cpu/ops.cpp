@@ -80,15 +80,34 @@ bool has_amx() {
 #endif
 }
 
-// vdpbf16ps is twice as fast as float multiply-adds on AMD's cores and half as fast on Intel's (measured: PERFORMANCE.md).
-bool bf16_is_fast() {
+bool is_amd() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   return __get_cpuid(0, &eax, &ebx, &ecx, &edx) != 0 && ebx == signature_AMD_ebx;
 }
+
+// vdpbf16ps is twice as fast as float multiply-adds on AMD's cores and half as fast on Intel's (measured: PERFORMANCE.md).
+bool bf16_is_fast() { return is_amd(); }
 #elif defined(__aarch64__)
 bool has_neon() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
 bool has_neon_i8mm() { return has_neon() && (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0; }
 #endif
+
+}  // namespace
+
+// AMD's Zen 5 is family 26; base and extended family add up to that.
+bool cpu::ask_first_cache() {
+#if defined(__x86_64__)
+  static const bool ask = [] {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    return is_amd() && __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> 8 & 15) + (eax >> 20 & 255) >= 26;
+  }();
+  return ask;
+#else
+  return false;
+#endif
+}
+
+namespace {
 
 class CpuOps : public Ops {
  public:

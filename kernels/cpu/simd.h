@@ -180,6 +180,8 @@ BG_INLINE I dot2(I sum, I a, I b) { return vpdpwssd(sum, a, b); }
 BG_INLINE I to_bf16(V first, V second) { return I(_mm512_cvtne2ps_pbh(second, first)); }
 // At most sixteen numbers, zeros behind n.
 BG_INLINE V some(const float* p, int64_t n) { return n >= 16 ? load(p) : n > 0 ? load_first(p, n) : splat(0.0f); }
+// At most 32 numbers as bf16, zeros behind n.
+BG_INLINE I first_bf16(const float* p, int64_t n) { return to_bf16(some(p, n), some(p + 16, n - 16)); }
 #endif
 
 #elif BG_AVX2
