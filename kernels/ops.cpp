@@ -9,13 +9,15 @@ void Ops::upload(void* to, const void* from, size_t bytes) { std::memcpy(to, fro
 
 void Ops::rotate_into_cache(Tensor keys, Tensor values, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, const float* wq, const float* wk, float eps,
                             Tensor cos, Tensor sin, int64_t past) {
-  rms_norm(q.split_rows(heads), q.split_rows(heads), wq, eps);
-  rms_norm(k.split_rows(kv_heads), k.split_rows(kv_heads), wk, eps);
+  const int64_t d = keys.cols, T = q.rows;
+  for (int64_t h = 0; h < heads; ++h) rms_norm(q.col_range(h * d, d), q.col_range(h * d, d), wq, eps);
+  for (int64_t h = 0; h < kv_heads; ++h) rms_norm(k.col_range(h * d, d), k.col_range(h * d, d), wk, eps);
   rotary(q, heads, cos, sin);
   rotary(k, kv_heads, cos, sin);
-  const Tensor new_keys = keys.row_range(past, k.rows), new_values = values.row_range(past, v.rows);
-  if (new_keys.data != k.data) copy(new_keys, k);
-  if (new_values.data != v.data) copy(new_values, v);
+  for (int64_t h = 0; h < kv_heads; ++h) {
+    copy(keys.part(h, kv_heads).row_range(past, T), k.col_range(h * d, d));
+    copy(values.part(h, kv_heads).row_range(past, T), v.col_range(h * d, d));
+  }
 }
 
 }  // namespace bg

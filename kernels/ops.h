@@ -44,6 +44,8 @@ struct Tensor {
   int64_t rows = 0, cols = 0, stride = 0;
 
   Tensor row_range(int64_t first, int64_t count) const { return {static_cast<char*>(data) + stored_bytes(type, first * stride), type, count, cols, stride}; }
+  // Part n of `parts` equal ones, one after the other: the rows of a head in a cache.
+  Tensor part(int64_t n, int64_t parts) const { return row_range(n * (rows / parts), rows / parts); }
   Tensor col_range(int64_t first, int64_t count) const { return {static_cast<char*>(data) + stored_bytes(type, first), type, rows, count, stride}; }
   // The same memory as (rows·n, cols/n): heads as rows, for norms over a head. Needs stride == cols.
   Tensor split_rows(int64_t n) const { return {data, type, rows * n, cols / n, cols / n}; }
@@ -181,8 +183,9 @@ class Ops {
   // a' = a·cos_t − b·sin_t, b' = b·cos_t + a·sin_t.  cos, sin (T, d/2). Bound 3·u·(|a·cos| + |b·sin|).
   virtual void rotary(Tensor y, int64_t heads, Tensor cos, Tensor sin) = 0;
 
+  // A cache: keys and values (K·context, d), head after head, so that each is read like a matrix; head n is part(n, K), row s of it the token s.
   // What becomes of the products of T new tokens: per head q = rotary(rms_norm(q, wq)), k = rotary(rms_norm(k, wk)), in place; then rows past … past + T − 1 of
-  // keys and values (context, K·d) = k, v, as copy writes them, where they do not lie there already. q (T, H·d), k, v (T, K·d), wq, wk (d).
+  // each head of the cache = k, v, as copy writes them. q (T, H·d), k, v (T, K·d), strides free, wq, wk (d).
   virtual void rotate_into_cache(Tensor keys, Tensor values, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, const float* wq, const float* wk, float eps,
                                  Tensor cos, Tensor sin, int64_t past);
 
@@ -195,9 +198,9 @@ class Ops {
   // 2·e·A in a score, once in p and once in Σ p; p and v: e each; e^x to 2^−13, twice: e/8; e/8 for second order in all but A). Inputs must be finite then.
   // A GPU's tensor cores cut what they add: there every term in u counts twice. A row whose scores are all −∞ gives 0.
   virtual void attention_frames(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t frame) = 0;
-  // Causal grouped-query attention over a cache: row t of q sees cache rows 0 … past + t; query head h uses kv head h div (H/K).
-  // o, q (T, H·d); k, v (past + T, K·d), of type(), or of a cache's type (the values stored are what counts). Same equation, scale and bound,
-  // T_frame = past + t + 1. Same bits however a prompt is cut into calls.
+  // Causal grouped-query attention over a cache (rotate_into_cache): row t of q sees rows 0 … past + t of kv head h div (H/K), h its query head; what lies
+  // behind row past + T − 1 of a head is not read. o, q (T, H·d); k, v (K·context, d), context ≥ past + T, of type(), or of a cache's type (the values stored are
+  // what counts). Same equation, scale and bound, T_frame = past + t + 1. Same bits however a prompt is cut into calls.
   virtual void attention_causal(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, int64_t past) = 0;
 
   // Dilated attention (LongNet, arXiv 2307.02486; MODEL.md §2): o_t = Σ_p w_p·o_tp with w = softmax_p(s_tp), per head, over n ≤ kMostDilations pairs

@@ -12,14 +12,14 @@ size_t KvCache::part_bytes(Type type, const Config::Text& c, int64_t context) {
 size_t KvCache::bytes(Type type, const Config::Text& c, int64_t context) { return size_t(2 * c.layers) * part_bytes(type, c, context); }
 
 KvCache::KvCache(Ops& ops, Type type, const Config::Text& c, int64_t context)
-    : ops_(ops), type_(type), context_(context), cols_(c.kv_heads * c.head_dim), part_bytes_(part_bytes(type, c, context)), bytes_(bytes(type, c, context)) {
+    : ops_(ops), type_(type), context_(context), kv_heads_(c.kv_heads), head_dim_(c.head_dim), part_bytes_(part_bytes(type, c, context)), bytes_(bytes(type, c, context)) {
   base_ = ops.allocate(bytes_);
   if (!base_) throw Error(Status::too_large, "no memory for a KV cache of " + std::to_string(context) + " tokens (" + std::to_string(bytes_) + " bytes); use a smaller context");
 }
 
 KvCache::~KvCache() { ops_.release(base_, bytes_); }
 
-Tensor KvCache::part(int64_t n) const { return {static_cast<char*>(base_) + size_t(n) * part_bytes_, type_, context_, cols_, cols_}; }
+Tensor KvCache::part(int64_t n) const { return {static_cast<char*>(base_) + size_t(n) * part_bytes_, type_, kv_heads_ * context_, head_dim_, head_dim_}; }
 
 namespace {
 
@@ -27,22 +27,19 @@ struct Rotary {
   Tensor cos, sin;  // (T, d/2)
 };
 
-// §4: h += Wo·attn(RMS(h)); q and k are RMS-normalised per head, then rotated. On the CPU keys and values go straight into a cache of their type; another
-// type rounds them, and a device finds their place itself, so that a token's operations are the same each time.
+// §4: h += Wo·attn(RMS(h)); q and k are RMS-normalised per head, then rotated.
 void attention(const Run& run, const Config::Text& c, const DecoderWeights::Layer& w, KvCache& cache, int64_t layer, Tensor h, Rotary rotary, Phase phase,
                const std::string& name) {
   Ops& ops = run.ops;
   Arena::Scope scope(run.arena);
   const int64_t T = h.rows, past = cache.used;
   const Tensor x = run.arena.tensor(T, c.hidden), q = run.arena.tensor(T, c.heads * c.head_dim), o = run.arena.tensor(T, c.heads * c.head_dim);
-  const Tensor new_keys = cache.keys(layer).row_range(past, T), new_values = cache.values(layer).row_range(past, T);
-  const bool apart = cache.type() != ops.type() || ops.on_device();
-  const Tensor k = apart ? run.arena.tensor(T, c.kv_heads * c.head_dim) : new_keys, v = apart ? run.arena.tensor(T, c.kv_heads * c.head_dim) : new_values;
+  const Tensor k = run.arena.tensor(T, c.kv_heads * c.head_dim), v = run.arena.tensor(T, c.kv_heads * c.head_dim);
   ops.rms_norm(x, h, w.attn_norm.w, c.rms_eps);
   const Product qkv[] = {{q, w.q}, {k, w.k}, {v, w.v}};
   ops.linear(x, qkv, 3, phase);
   ops.rotate_into_cache(cache.keys(layer), cache.values(layer), q, k, v, c.heads, c.kv_heads, w.q_norm.w, w.k_norm.w, c.rms_eps, rotary.cos, rotary.sin, past);
-  ops.attention_causal(o, q, cache.keys(layer).row_range(0, past + T), cache.values(layer).row_range(0, past + T), c.heads, c.kv_heads, past);
+  ops.attention_causal(o, q, cache.keys(layer), cache.values(layer), c.heads, c.kv_heads, past);
   run.add_product(h, o, w.o, nullptr, x, name + ".attn", phase);
 }
 

@@ -10,8 +10,8 @@
 
 namespace bg {
 
-// Keys (after norm and rotation) and values of every layer, `context` rows each, of the backend's type, BF16 or Q8_0 (heads are then whole blocks of 32).
-// Owns its memory. Rows 0 … used−1 are valid.
+// Keys (after norm and rotation) and values of every layer, `context` rows for each of K heads, of the backend's type, BF16 or Q8_0 (heads are then whole blocks
+// of 32). Owns its memory. Rows 0 … used−1 of each head are valid.
 class KvCache {
  public:
   KvCache(Ops& ops, Type type, const Config::Text& config, int64_t context);  // throws Error{too_large}
@@ -20,8 +20,8 @@ class KvCache {
   KvCache& operator=(const KvCache&) = delete;
   static size_t bytes(Type type, const Config::Text& config, int64_t context);
 
-  Tensor keys(int64_t layer) const { return part(2 * layer); }         // (context, K·d)
-  Tensor values(int64_t layer) const { return part(2 * layer + 1); }   // (context, K·d)
+  Tensor keys(int64_t layer) const { return part(2 * layer); }         // (K·context, d), head after head
+  Tensor values(int64_t layer) const { return part(2 * layer + 1); }   // (K·context, d)
   Type type() const { return type_; }
   int64_t context() const { return context_; }
   int64_t used = 0;
@@ -31,7 +31,7 @@ class KvCache {
   Tensor part(int64_t n) const;
   Ops& ops_;
   Type type_;
-  int64_t context_, cols_;
+  int64_t context_, kv_heads_, head_dim_;
   size_t part_bytes_, bytes_;
   void* base_ = nullptr;
 };

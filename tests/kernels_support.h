@@ -67,6 +67,14 @@ inline Mat<float> random(int64_t rows, int64_t cols, float scale = 1, int64_t ga
   return m;
 }
 
+// Keys or values of a cache, (heads·context, d): S random rows of each head, and behind them NaN.
+inline Mat<float> random_cache(int64_t heads, int64_t S, int64_t context, int64_t d, float scale = 1, int64_t gap = 3) {
+  Mat<float> m(heads * context, d, gap);
+  for (int64_t r = 0; r < m.rows; ++r)
+    for (int64_t c = 0; c < d; ++c) m.at(r, c) = r % context < S ? normal(scale) : NAN;
+  return m;
+}
+
 inline Mat<double> widen(const Mat<float>& m) {
   Mat<double> d(m.rows, m.cols, m.stride - m.cols);
   for (int64_t r = 0; r < m.rows; ++r)

@@ -105,7 +105,7 @@ struct State {
   }
   State(const State&) = delete;
 
-  Tensor cache(void* p) const { return {p, a.type, a.context, a.kv_heads * a.d, a.kv_heads * a.d}; }
+  Tensor cache(void* p) const { return {p, a.type, a.kv_heads * a.context, a.d, a.d}; }
   Tensor q() const { return {rows, Type::f32, a.T, a.heads * a.d, a.heads * a.d}; }
   Tensor k() const { return {rows + a.T * a.heads * a.d, Type::f32, a.T, a.kv_heads * a.d, a.kv_heads * a.d}; }
   Tensor v() const { return {rows + a.T * (a.heads + a.kv_heads) * a.d, Type::f32, a.T, a.kv_heads * a.d, a.kv_heads * a.d}; }
@@ -157,27 +157,6 @@ TEST_CASE("cuda elements: rotate_into_cache gives the bits of its parts, plainly
       }
     }
   }
-}
-
-TEST_CASE("cuda elements: rotate_into_cache of keys and values that lie in the cache already") {
-  const std::unique_ptr<Ops> ops(bg::make_emulated_ops(1, bg::Precision::fast));
-  const int64_t d = 16, past = 2, T = 2, context = 5;
-  const std::vector<float> w = normals(d), c = normals(T * d), k0 = normals(T * d), v0 = normals(T * d), q0 = normals(T * d);
-  std::vector<float> keys[2], values[2], q[2];
-  for (const bool inside : {false, true}) {
-    keys[inside].assign(size_t(context * d), 7), values[inside].assign(size_t(context * d), 8), q[inside] = q0;
-    std::vector<float> k = k0, v = v0;
-    std::copy(k0.begin(), k0.end(), keys[inside].begin() + past * d * inside);
-    std::copy(v0.begin(), v0.end(), values[inside].begin() + past * d * inside);
-    const auto rows = [&](float* p, int64_t n, int64_t cols = 16) { return Tensor{p, Type::f32, n, cols, cols}; };
-    const Tensor all_keys = rows(keys[inside].data(), context), all_values = rows(values[inside].data(), context);
-    const Tensor angles{const_cast<float*>(c.data()), Type::f32, T, d / 2, d / 2};
-    ops->rotate_into_cache(all_keys, all_values, rows(q[inside].data(), T), inside ? all_keys.row_range(past, T) : rows(k.data(), T),
-                           inside ? all_values.row_range(past, T) : rows(v.data(), T), 1, 1, w.data(), w.data(), 1e-6f, angles, angles, past);
-  }
-  CHECK(q[0] == q[1]);
-  CHECK(std::equal(keys[0].begin() + past * d, keys[0].begin() + (past + T) * d, keys[1].begin() + past * d));
-  CHECK(std::equal(values[0].begin() + past * d, values[0].begin() + (past + T) * d, values[1].begin() + past * d));
 }
 
 TEST_CASE("cuda elements: the likeliest token of many, ties across blocks, zeros of either sign, what is not finite") {

@@ -87,13 +87,14 @@ TEST_CASE("attention_causal: within the bound, with grouped queries and a past")
   for (const Case a : {Case{1, 0, 1, 1, 8}, Case{1, 130, 4, 1, 16}, Case{7, 0, 6, 2, 12}, Case{7, 60, 6, 2, 20}, Case{67, 3, 4, 4, 72},
                        Case{3, 61, 8, 2, 128}, Case{130, 1, 2, 1, 24}, Case{1, 1290, 4, 1, 64}, Case{47, 500, 2, 2, 17}, Case{17, 0, 1, 1, 256}}) {
     for (const bool fast : {false, true}) {
-    const int64_t S = a.past + a.T;
-    const Mat<float> q = random(a.T, a.heads * a.d, 2), k = random(S, a.kv_heads * a.d), v = random(S, a.kv_heads * a.d), empty(a.T, a.heads * a.d);
+    const int64_t S = a.past + a.T, context = S + (a.d + a.T) % 3;
+    const Mat<float> q = random(a.T, a.heads * a.d, 2), empty(a.T, a.heads * a.d);
+    const Mat<float> k = random_cache(a.kv_heads, S, context, a.d), v = random_cache(a.kv_heads, S, context, a.d);
     check_operation("attention_causal d " + std::to_string(a.d), empty, {q, k, v},
                     [&](Ops& o, Tensor y, const std::vector<Tensor>& in) { o.attention_causal(y, in[0], in[1], in[2], a.heads, a.kv_heads, a.past); },
                     [&](int64_t t, int64_t c, double) {
                       const int64_t h = c / a.d, kv = h / (a.heads / a.kv_heads);
-                      return attention_bound(fast, q, k, v, t, h * a.d, kv * a.d, c % a.d, a.d, 0, a.past + t + 1);
+                      return attention_bound(fast, q, k, v, t, h * a.d, 0, c % a.d, a.d, kv * context, kv * context + a.past + t + 1);
                     },
                     backends_for(fast));
     }
@@ -103,7 +104,7 @@ TEST_CASE("attention_causal: within the bound, with grouped queries and a past")
 TEST_CASE("attention_causal: the same bits in one call, three calls or token by token, for any cache and number of threads") {
   for (const auto& [type, d] : std::vector<std::pair<Type, int64_t>>{{Type::f32, 20}, {Type::f32, 64}, {Type::bf16, 20}, {Type::q8_0, 32}}) {
     const int64_t T = d == 64 ? 700 : 143, heads = 6, kv_heads = 2;
-    Mat<float> q = random(T, heads * d), k = random(T, kv_heads * d), v = random(T, kv_heads * d);
+    Mat<float> q = random(T, heads * d), k = random_cache(kv_heads, T, T + 2, d), v = random_cache(kv_heads, T, T + 2, d);
     for (const bool fast : {false, true}) {
       std::string isa;
       Mat<float> first(0, 0);
@@ -121,8 +122,7 @@ TEST_CASE("attention_causal: the same bits in one call, three calls or token by 
           Mat<float> parts(T, heads * d);
           int64_t t = 0;
           for (const int64_t n : cuts) {
-            b.ops->attention_causal(parts.tensor().row_range(t, n), q.tensor().row_range(t, n), keys.row_range(0, t + n), values.row_range(0, t + n), heads,
-                                    kv_heads, t);
+            b.ops->attention_causal(parts.tensor().row_range(t, n), q.tensor().row_range(t, n), keys, values, heads, kv_heads, t);
             t += n;
           }
           CHECK_MESSAGE(whole.same_bits(parts), b.label);
@@ -132,11 +132,11 @@ TEST_CASE("attention_causal: the same bits in one call, three calls or token by 
   }
 }
 
-// One token has a path of its own on the CPU (kernels/cpu/attention_few.h): one to four query heads that share keys, kv heads in groups.
+// One token has a path of its own on the CPU (kernels/cpu/attention_few.h): one to four query heads that share keys.
 TEST_CASE("attention_causal: one token has the bits of the last row of a prompt, for any number of heads") {
   struct Case { int64_t heads, kv_heads, d, keys; };
   for (const Case a : {Case{1, 1, 16, 1}, Case{2, 1, 80, 33}, Case{18, 9, 32, 64}, Case{6, 2, 64, 513}, Case{44, 11, 32, 130}, Case{4, 1, 256, 600}, Case{10, 2, 32, 70}}) {
-    Mat<float> q = random(2, a.heads * a.d), k = random(a.keys, a.kv_heads * a.d), v = random(a.keys, a.kv_heads * a.d);
+    Mat<float> q = random(2, a.heads * a.d), k = random_cache(a.kv_heads, a.keys, a.keys + 1, a.d), v = random_cache(a.kv_heads, a.keys, a.keys + 1, a.d);
     for (const Type type : {Type::f32, Type::bf16, Type::q8_0}) {
       if (type == Type::q8_0 && a.d % 32 != 0) continue;
       for (const bool fast : {false, true}) {
@@ -149,7 +149,7 @@ TEST_CASE("attention_causal: one token has the bits of the last row of a prompt,
           b.ops->attention_causal(prompt.tensor(), q.tensor(), keys, values, a.heads, a.kv_heads, a.keys - q.rows);
           for (int64_t t = 0; t < q.rows; ++t) {
             const int64_t past = a.keys - q.rows + t;
-            b.ops->attention_causal(token.tensor().row_range(t, 1), q.tensor().row_range(t, 1), keys.row_range(0, past + 1), values.row_range(0, past + 1), a.heads, a.kv_heads, past);
+            b.ops->attention_causal(token.tensor().row_range(t, 1), q.tensor().row_range(t, 1), keys, values, a.heads, a.kv_heads, past);
           }
           CHECK_MESSAGE(token.same_bits(prompt), b.label << ", " << a.heads << " heads on " << a.kv_heads << ", " << a.keys << " keys of " << bg::type_name(type));
         }
@@ -161,7 +161,8 @@ TEST_CASE("attention_causal: one token has the bits of the last row of a prompt,
 TEST_CASE("attention_causal: caches of bf16 and q8_0, within the bound on the values that they hold") {
   const int64_t T = 70, past = 61, heads = 4, kv_heads = 2;
   for (const auto& [type, d] : std::vector<std::pair<Type, int64_t>>{{Type::bf16, 17}, {Type::bf16, 64}, {Type::q8_0, 32}, {Type::q8_0, 128}}) {
-    Mat<float> q = random(T, heads * d), k = random(past + T, kv_heads * d), v = random(past + T, kv_heads * d);
+    const int64_t S = past + T;
+    Mat<float> q = random(T, heads * d), k = random(kv_heads * S, d), v = random(kv_heads * S, d);
     Cache kc(*backends()[0].ops, k, type), vc(*backends()[0].ops, v, type);
     const Mat<float> keys = kc.values(), values = vc.values();
     for (const Backend& b : backends()) {
@@ -173,7 +174,7 @@ TEST_CASE("attention_causal: caches of bf16 and q8_0, within the bound on the va
                       [&](Ops& o, Tensor y, const std::vector<Tensor>& in) { o.attention_causal(y, in[0], kc.tensor(), vc.tensor(), heads, kv_heads, past); },
                       [&, d = d](int64_t t, int64_t c, double) {
                         const int64_t h = c / d;
-                        return attention_bound(fast, q, keys, values, t, h * d, h / 2 * d, c % d, d, 0, past + t + 1);
+                        return attention_bound(fast, q, keys, values, t, h * d, 0, c % d, d, h / 2 * S, h / 2 * S + past + t + 1);
                       },
                       backends_for(fast));
     }
@@ -197,6 +198,41 @@ TEST_CASE("copy into a cache: the nearest value, ties, small and large blocks, N
     CHECK(std::fabs(q.at(2, c) - x.at(2, c)) <= 2e-3f / 127);  // half a step and the rounding of d
     CHECK(std::isnan(q.at(3, c)));
     CHECK(std::isnan(h.at(3, c)) == (c == 7));
+  }
+}
+
+TEST_CASE("rotate_into_cache: the bits of norm, rotation and copy, in the new rows of each head and nowhere else") {
+  const int64_t T = 3, past = 4, context = 9, heads = 4, kv_heads = 2;
+  for (const auto& [type, d] : std::vector<std::pair<Type, int64_t>>{{Type::f32, 18}, {Type::bf16, 18}, {Type::bf16, 128}, {Type::q8_0, 64}}) {
+    const int64_t stride = d + bg::block_values(type);
+    const size_t row_bytes = bg::stored_bytes(type, d);
+    const Mat<float> q0 = random(T, heads * d), k0 = random(T, kv_heads * d), v0 = random(T, kv_heads * d);
+    Mat<float> wq = random(1, d), wk = random(1, d), cos = random(T, d / 2), sin = random(T, d / 2);
+    for (const Backend& b : backends()) {
+      Mat<float> q = q0, k = k0, v = v0, q_parts = q0, k_parts = k0;
+      std::vector<char> room[2];
+      const auto cache = [&](int i) { return Tensor{room[i].data(), type, kv_heads * context, d, stride}; };
+      for (auto& bytes : room) bytes.assign(bg::stored_bytes(type, kv_heads * context * stride), char(0x5a));
+      b.ops->rotate_into_cache(cache(0), cache(1), q.tensor(), k.tensor(), v.tensor(), heads, kv_heads, &wq.at(0, 0), &wk.at(0, 0), 1e-6f, cos.tensor(), sin.tensor(), past);
+      for (int64_t h = 0; h < heads; ++h) b.ops->rms_norm(q_parts.tensor().col_range(h * d, d), q_parts.tensor().col_range(h * d, d), &wq.at(0, 0), 1e-6f);
+      for (int64_t h = 0; h < kv_heads; ++h) b.ops->rms_norm(k_parts.tensor().col_range(h * d, d), k_parts.tensor().col_range(h * d, d), &wk.at(0, 0), 1e-6f);
+      b.ops->rotary(q_parts.tensor(), heads, cos.tensor(), sin.tensor());
+      b.ops->rotary(k_parts.tensor(), kv_heads, cos.tensor(), sin.tensor());
+      CHECK_MESSAGE(q.same_bits(q_parts), b.label);
+      int wrong = 0;
+      for (int i = 0; i < 2; ++i) {
+        const Tensor from = i == 0 ? k_parts.tensor() : v.tensor();
+        std::vector<char> expected(room[i].size(), char(0x5a));
+        for (int64_t h = 0; h < kv_heads; ++h)
+          for (int64_t t = 0; t < T; ++t) {
+            std::vector<char> one(row_bytes);
+            b.ops->copy({one.data(), type, 1, d, d}, from.row_range(t, 1).col_range(h * d, d));
+            std::copy(one.begin(), one.end(), expected.begin() + std::ptrdiff_t(bg::stored_bytes(type, (h * context + past + t) * stride)));
+          }
+        wrong += expected != room[i];
+      }
+      CHECK_MESSAGE(wrong == 0, b.label << ", cache of " << bg::type_name(type));
+    }
   }
 }
 

@@ -18,10 +18,9 @@ int64_t attend_rows(const Context& c, int64_t heads, int64_t rows, int64_t d) {
   return each < attend_most(d) ? each : attend_most(d);
 }
 
-AttendArgs attend_args(const Context& c, const Tensor& k, const Tensor& v, int64_t first, int64_t step, int64_t head, int64_t d) {
-  const Tensor keys = k.row_range(first, 0).col_range(head * d, d), values = v.row_range(first, 0).col_range(head * d, d);
+AttendArgs attend_args(const Context& c, const Tensor& k, const Tensor& v, int64_t step) {
   const size_t k_stride = stored_bytes(k.type, step * k.stride), v_stride = stored_bytes(v.type, step * v.stride);
-  return {keys.data, values.data, k_stride, v_stride, k.type, c.precision, d, float(1 / std::sqrt(double(d))), 0, nullptr};
+  return {k.data, v.data, k_stride, v_stride, k.type, c.precision, k.cols, float(1 / std::sqrt(double(k.cols))), 0, nullptr};
 }
 
 namespace {
@@ -39,16 +38,6 @@ void attend(const Context& c, const AttendArgs& args, const AttendRow* rows, int
   auto* states = reinterpret_cast<float*>(c.scratch_of(thread));
   c.isa.attention->sums(states, args, rows, count, 0, spans, c.scratch_of(thread) + kAttendStates);
   c.isa.attention->finish(rows, states, args.d, count);
-}
-
-// kv heads of a unit of one token, a span of so many heads: memory is read best where all heads of a row come together. Where threads share, they share the heads of
-// each span alike, or a unit is at most half of a thread's part: the last span may have a single key, and whoever has that one would wait for the others.
-int64_t heads_side_by_side(int64_t kv_heads, int64_t keys, int64_t threads) {
-  int64_t wide = kv_heads < kFewHeads ? kv_heads : kFewHeads;
-  if (threads == 1) return wide;
-  const int64_t span = keys < kSpanKeys ? keys : kSpanKeys, alike = kv_heads * span / threads, half = kv_heads * keys / (2 * threads);
-  while (wide > 1 && wide * span > alike && wide * span > half) wide = divide_up(wide, 2);
-  return wide;
 }
 
 int64_t spans_of(int64_t keys) { return divide_up(keys, kSpanKeys); }
@@ -83,7 +72,10 @@ void share_keys(const Context& c, int64_t heads, int64_t parts, int64_t keys, co
 void attention_frames(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t frame) {
   if (q.rows == 0) return;
   const int64_t d = q.cols / heads, frames = q.rows / frame, each = attend_rows(c, frames * heads, frame, d), per_head = divide_up(frame, each);
-  const auto args_of = [&](int64_t unit) { return attend_args(c, k, v, unit / heads * frame, 1, unit % heads, d); };
+  const auto args_of = [&](int64_t unit) {
+    const int64_t t0 = unit / heads * frame, column = unit % heads * d;
+    return attend_args(c, k.row_range(t0, frame).col_range(column, d), v.row_range(t0, frame).col_range(column, d), 1);
+  };
   share_keys(c, frames * heads, per_head, frame, args_of, [&](int64_t unit, int64_t part, const AttendArgs& args, int thread) {
     const int64_t r0 = part * each, r1 = frame - r0 < each ? frame : r0 + each, t0 = unit / heads * frame;
     AttendRow rows[kAttendRows];
@@ -98,23 +90,21 @@ void attention_causal(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, 
   const auto fill_rows = [&](AttendRow* to, int64_t head, int64_t r0, int64_t r1) { fill(to, o, q, 0, head * G * d, d, G, r0, r1, keys); };
   const int64_t spans = spans_of(past + q.rows);
 
-  // Few rows over many keys: a unit is a span of one head, or of some heads side by side, and leaves their states.
+  // Few rows over many keys: a unit is a span of one head, and leaves its states.
   const size_t floats = size_t(divide_up(rows, 16) * attend_state(d));
-  const auto args_of = [&](int64_t head) { return attend_args(c, k, v, 0, 1, head, d); };
+  const auto args_of = [&](int64_t head) { return attend_args(c, k.part(head, kv_heads), v.part(head, kv_heads), 1); };
   const bool few = q.rows == 1 && c.isa.attention->are_few(args_of(0), G);
   if (per_head == 1 && (few || (spans > 1 && kv_heads < 8 * c.threads.count())) && size_t(kv_heads * spans) * floats * sizeof(float) <= kPackedBytes) {
     const std::lock_guard<std::mutex> turn(c.packed_turn);
     auto* states = reinterpret_cast<float*>(c.packed);
     const auto state = [&](int64_t head, int64_t span) { return states + size_t(span * kv_heads + head) * floats; };
-    const int64_t wide = few ? heads_side_by_side(kv_heads, past + 1, c.threads.count()) : 1;
-    c.threads.run(divide_up(kv_heads, wide) * spans, [&](int64_t unit, int thread) {
-      const int64_t groups = divide_up(kv_heads, wide), head = unit % groups * wide, span = unit / groups, here = kv_heads - head < wide ? kv_heads - head : wide;
+    c.threads.run(kv_heads * spans, [&](int64_t unit, int thread) {
+      const int64_t head = unit % kv_heads, span = unit / kv_heads;
       AttendRow block[kAttendRows];
+      fill_rows(block, head, 0, rows);
       if (few) {
-        fill(block, o, q, 0, head * G * d, d, here * G, 0, here * G, keys);
-        c.isa.attention->sums_few(state(head, span), args_of(head), block, here, G, span, c.scratch_of(thread));
+        c.isa.attention->sums_few(state(head, span), args_of(head), block, rows, span, c.scratch_of(thread));
       } else {
-        fill_rows(block, head, 0, rows);
         c.isa.attention->sums(state(head, span), args_of(head), block, rows, span, span + 1, c.scratch_of(thread));
       }
     });

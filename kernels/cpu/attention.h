@@ -15,7 +15,7 @@ constexpr int64_t kHeadDimMax = 256;
 static inline int64_t attend_most(int64_t d) { return d <= 176 ? kAttendRows : 384; }  // the same for heads of d
 constexpr int64_t kAttendQueries = 384 * kHeadDimMax;                                  // floats of attend_most rows of d
 static_assert(176 * kAttendRows <= kAttendQueries);
-constexpr int64_t kFewRows = 4, kFewHeads = 8;
+constexpr int64_t kFewRows = 4;
 
 struct AttendRow {
   const float* q;                        // (d)
@@ -43,10 +43,9 @@ struct AttentionIsa {
   void (*pack)(float* to, const AttendArgs& a, int64_t span, int64_t keys);  // keys: of the whole cache
   // The state of the rows after spans [first, last) alone. scratch: kAttendScratch bytes, 64-byte aligned.
   void (*sums)(float* states, const AttendArgs& a, const AttendRow* rows, int64_t count, int64_t first, int64_t last, char* scratch);
-  // The same for one token and one span, of up to kFewHeads kv heads side by side with `count` rows each, from the first on, where are_few: the same bits. states:
-  // one of each head.
+  // The same for one token and one span, where are_few: the same bits.
   bool (*are_few)(const AttendArgs& a, int64_t count);
-  void (*sums_few)(float* states, const AttendArgs& a, const AttendRow* rows, int64_t heads, int64_t count, int64_t span, char* scratch);
+  void (*sums_few)(float* state, const AttendArgs& a, const AttendRow* rows, int64_t count, int64_t span, char* scratch);
   // states of earlier spans ∪= one later span's.
   void (*join)(float* states, const float* span, int64_t d, int64_t count);
   // o and log_sum of the rows.

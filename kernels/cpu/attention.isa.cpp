@@ -234,20 +234,20 @@ void sums(float* states, const AttendArgs& a, const AttendRow* rows, int64_t cou
 // ---- one token ------------------------------------------------------------------------------------------------------------------------------
 
 template <int R, class T>
-void sums_of(float* states, const AttendArgs& a, const AttendRow* rows, int64_t heads, int64_t count, int64_t span, float* scratch) {
+void sums_of(float* state, const AttendArgs& a, const AttendRow* rows, int64_t count, int64_t span, float* scratch) {
 #if BG_DPBF16
-  if (fast(a)) return sums_of_few<PairFew<R, T>, T>(states, a, rows, heads, count, span, scratch);
+  if (fast(a)) return sums_of_few<PairFew<R, T>, T>(state, a, rows, count, span, scratch);
 #endif
-  sums_of_few<FloatFew<R, T>, T>(states, a, rows, heads, count, span, scratch);
+  sums_of_few<FloatFew<R, T>, T>(state, a, rows, count, span, scratch);
 }
 
-void sums_few(float* states, const AttendArgs& a, const AttendRow* rows, int64_t heads, int64_t count, int64_t span, char* scratch) {
+void sums_few(float* state, const AttendArgs& a, const AttendRow* rows, int64_t count, int64_t span, char* scratch) {
   const auto with = [&](auto as) {
     using T = decltype(as);
     auto* floats = reinterpret_cast<float*>(scratch);
-    if (count == 1) return sums_of<1, T>(states, a, rows, heads, count, span, floats);
-    if (count == 2) return sums_of<2, T>(states, a, rows, heads, count, span, floats);
-    sums_of<kFewRows, T>(states, a, rows, heads, count, span, floats);
+    if (count == 1) return sums_of<1, T>(state, a, rows, count, span, floats);
+    if (count == 2) return sums_of<2, T>(state, a, rows, count, span, floats);
+    sums_of<kFewRows, T>(state, a, rows, count, span, floats);
   };
   if (a.type == Type::bf16 || (BG_DPBF16 && fast(a) && a.type == Type::q8_0)) return with(Bf16{});
   with(float{});

@@ -22,13 +22,5 @@ BG_INLINE V exp2_short(V x) {
   return _mm512_scalef_ps(p, x);
 }
 
-// Row s of `from` as floats: where it lies, or in `spare`.
-BG_INLINE const float* row_of(float* spare, Type type, const void* from, size_t stride, int64_t s, int64_t d) {
-  const char* row = static_cast<const char*>(from) + size_t(s) * stride;
-  if (type == Type::f32) return reinterpret_cast<const float*>(row);
-  floats_of(spare, type, row, d);
-  return spare;
-}
-
 }  // namespace
 }  // namespace bg::cpu::BG_ISA

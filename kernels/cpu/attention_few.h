@@ -25,21 +25,15 @@ struct HeadRows {
   HeadRows from(int64_t i) const { return {at + i * stride, stride}; }
 };
 
-// What will be wanted next, asked of the second cache a few lines at a time, between products. In the order of memory: rows of one head alone lie far apart.
+// Rows that will be wanted next, asked of the second cache a few lines at a time, between products.
 struct Ahead {
-  const char* row;
-  size_t stride, bytes, j;  // from one row to the next; of one row; of this row, asked for
-  int64_t rows;
+  const char *at, *end;
 
   void ask(int lines) {
-    for (int i = 0; i < lines && rows > 0; ++i) {
-      __builtin_prefetch(row + j, 0, 2);
-      j += 64;
-      if (j >= bytes) j = 0, row += stride, --rows;
-    }
+    for (int i = 0; i < lines && at < end; ++i, at += 64) __builtin_prefetch(at, 0, 2);
   }
   void rest() {
-    while (rows > 0) ask(16);
+    while (at < end) ask(16);
   }
 };
 
@@ -162,20 +156,17 @@ void few_soften(float* z, float* state, int64_t d, float scale, int64_t count, f
   store(total_of(state, d), madd(load(total_of(state, d)), factors, load(sum)));
 }
 
-// Rows of keys or values, of some heads side by side.
+// Rows of keys or values.
 struct FewRows {
   const char* at;
-  size_t stride, bytes;  // from one row to the next; of one row
+  size_t stride;  // from one row to the next
 
-  // Part n of `parts` of `keys` rows from row s on.
-  Ahead ahead(int64_t s, int64_t keys, int64_t n, int64_t parts) const {
-    const int64_t first = keys * n / parts;
-    return {at + size_t(s + first) * stride, stride, bytes, 0, keys * (n + 1) / parts - first};
-  }
+  const char* row(int64_t s) const { return at + size_t(s) * stride; }
+  Ahead ahead(int64_t s, int64_t count) const { return {row(s), row(s + count)}; }
 };
 
-// Scratch, in floats: z and o of all heads, a panel, kMostFewKeys rows of floats.
-constexpr int64_t kFewScratch = kFewHeads * kFewRows * (kBlockKeys + kHeadDimMax) + 2 * kMostFewKeys * kHeadDimMax;
+// Scratch, in floats: z and o, a panel, kMostFewKeys rows of floats.
+constexpr int64_t kFewScratch = kFewRows * (kBlockKeys + kHeadDimMax) + 2 * kMostFewKeys * kHeadDimMax;
 
 template <int R, class T>
 struct FloatFew {
@@ -183,24 +174,23 @@ struct FloatFew {
   const AttendArgs& a;
   const AttendRow* rows;
   const int64_t count;
-  float *o, *z, *panel, *spare, f[kFewHeads][16];
+  float *o, *z, *panel, *spare, f[16];
 
-  FloatFew(const AttendArgs& args, const AttendRow* of, int64_t heads, int64_t n, float* scratch) : a(args), rows(of), count(n) {
-    o = scratch, z = o + heads * R * a.d, panel = z + heads * R * kBlock, spare = panel + kKeys * a.d;
+  FloatFew(const AttendArgs& args, const AttendRow* of, int64_t n, float* scratch) : a(args), rows(of), count(n) {
+    o = scratch, z = o + R * a.d, panel = z + R * kBlock, spare = panel + kKeys * a.d;
+    memset(o, 0, size_t(R * a.d) * sizeof(float));
   }
   void widen(T* to, const char* row) const { floats_of(reinterpret_cast<float*>(to), a.type, row, a.d); }
-  void dots(int64_t h, int64_t s, HeadRows<T> keys, Ahead& ahead) {
+  void dots(int64_t s, HeadRows<T> keys, Ahead& ahead) {
     const float* q[R];
-    for (int64_t r = 0; r < R; ++r) q[r] = rows[h * count + least(r, count - 1)].q;
-    few_dots<R>(z + h * R * kBlock + s, q, keys, a.d, panel, ahead);
+    for (int64_t r = 0; r < R; ++r) q[r] = rows[least(r, count - 1)].q;
+    few_dots<R>(z + s, q, keys, a.d, panel, ahead);
   }
-  void soften(int64_t h, float* state, int64_t keys) { few_soften<R>(z + h * R * kBlock, state, a.d, a.scale, keys, f[h]); }
-  void values(int64_t h, int64_t s, HeadRows<T> values, int64_t keys, Ahead& ahead) {
-    if (s > 0) for (float& lane : f[h]) lane = 1;
-    few_values<R>(o + h * R * a.d, z + h * R * kBlock + s, f[h], values, keys, a.d, ahead);
+  void soften(float* state, int64_t keys) { few_soften<R>(z, state, a.d, a.scale, keys, f); }
+  void values(int64_t s, HeadRows<T> values, int64_t keys, Ahead& ahead) {
+    if (s > 0) for (float& lane : f) lane = 1;
+    few_values<R>(o, z + s, f, values, keys, a.d, ahead);
   }
-  const float* sums(int64_t h, int64_t r) const { return o + (h * R + r) * a.d; }
-  void begin(int64_t heads) { memset(o, 0, size_t(heads * R * a.d) * sizeof(float)); }
 };
 
 // `keys` rows that Few can read, of which `count` are there; those behind them are the last again. In its room where they cannot stay where they lie.
@@ -220,40 +210,32 @@ BG_INLINE HeadRows<T> rows_at(const Few& few, int64_t keys, const char* at, size
   return {to, d};
 }
 
-// Few: the arithmetic of R ≥ count rows of each head, FloatFew or PairFew (attention_pairs.h). kBlock keys of a block, of which kKeys are taken at a time;
-// widen: a row of Q8_0 as T; of head h: dots and values of the keys from s on, of a block, and soften between them; sums: what row r has.
+// Few: the arithmetic of R ≥ count rows, FloatFew or PairFew (attention_pairs.h). kBlock keys of a block, of which kKeys are taken at a time; widen: a row of Q8_0
+// as T; dots and values of the keys from s on, of a block, and soften between them; o: their sums, a row every d.
 template <class Few, class T>
-void sums_of_few(float* states, const AttendArgs& a, const AttendRow* rows, int64_t heads, int64_t count, int64_t span, float* scratch) {
+void sums_of_few(float* state, const AttendArgs& a, const AttendRow* rows, int64_t count, int64_t span, float* scratch) {
   constexpr int64_t K = Few::kKeys;
-  const int64_t d = a.d, step = attend_state(d), end = least((span + 1) * kSpanKeys, rows[0].keys);
-  const size_t head_bytes = stored_bytes(a.type, d);
-  const FewRows keys{static_cast<const char*>(a.k), a.k_stride, head_bytes * size_t(heads)}, values{static_cast<const char*>(a.v), a.v_stride, keys.bytes};
-  Few few(a, rows, heads, count, scratch);
-  for (int64_t h = 0; h < heads; ++h) begin(states + h * step, d, span == 0 ? a.zeros : 0);
-  few.begin(heads);
+  const int64_t d = a.d, end = least((span + 1) * kSpanKeys, rows[0].keys);
+  const FewRows keys{static_cast<const char*>(a.k), a.k_stride}, values{static_cast<const char*>(a.v), a.v_stride};
+  Few few(a, rows, count, scratch);
+  begin(state, d, span == 0 ? a.zeros : 0);
   for (int64_t s0 = span * kSpanKeys; s0 < end; s0 += Few::kBlock) {
     const int64_t block = least(Few::kBlock, end - s0);
     for (int64_t s = 0; s < block; s += K) {
-      for (int64_t h = 0; h < heads; ++h) {
-        Ahead ahead = s + K < block ? keys.ahead(s0 + s + K, K, h, heads) : values.ahead(s0, K, h, heads);
-        few.dots(h, s, rows_at<T>(few, K, keys.at + size_t(s0 + s) * keys.stride + size_t(h) * head_bytes, keys.stride, least(K, block - s)), ahead);
-        ahead.rest();
-      }
+      Ahead ahead = s + K < block ? keys.ahead(s0 + s + K, K) : values.ahead(s0, K);
+      few.dots(s, rows_at<T>(few, K, keys.row(s0 + s), keys.stride, least(K, block - s)), ahead);
+      ahead.rest();
     }
-    for (int64_t h = 0; h < heads; ++h) few.soften(h, states + h * step, block);
+    few.soften(state, block);
     for (int64_t s = 0; s < block; s += K) {
       const int64_t here = least(K, block - s);
-      for (int64_t h = 0; h < heads; ++h) {
-        Ahead ahead = s + K < block ? values.ahead(s0 + s + K, K, h, heads) : keys.ahead(s0 + Few::kBlock, K, h, heads);
-        few.values(h, s, rows_at<T>(few, here, values.at + size_t(s0 + s) * values.stride + size_t(h) * head_bytes, values.stride, here), here, ahead);
-        ahead.rest();
-      }
+      Ahead ahead = s + K < block ? values.ahead(s0 + s + K, K) : keys.ahead(s0 + Few::kBlock, K);
+      few.values(s, rows_at<T>(few, here, values.row(s0 + s), values.stride, here), here, ahead);
+      ahead.rest();
     }
   }
-  for (int64_t h = 0; h < heads; ++h) {
-    for (int64_t r = 0; r < count; ++r) {
-      for (int64_t j = 0; j < d; ++j) states[h * step + 16 * j + r] = few.sums(h, r)[j];
-    }
+  for (int64_t r = 0; r < count; ++r) {
+    for (int64_t j = 0; j < d; ++j) state[16 * j + r] = few.o[r * d + j];
   }
 }
 

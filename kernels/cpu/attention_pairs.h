@@ -112,6 +112,14 @@ __attribute__((noinline)) V pair_soften(float* z, uint32_t* p, float* state, int
   return to.factor;
 }
 
+// Row s of `from` as floats: where it lies, or in `spare`.
+BG_INLINE const float* row_of(float* spare, Type type, const void* from, size_t stride, int64_t s, int64_t d) {
+  const char* row = static_cast<const char*>(from) + size_t(s) * stride;
+  if (type == Type::f32) return reinterpret_cast<const float*>(row);
+  floats_of(spare, type, row, d);
+  return spare;
+}
+
 struct PairPath {
   static constexpr int kVectors = 3, kTile = 8;  // 24 accumulators + 3 + 1 operands of 32 registers
   static constexpr int64_t kBlock = kPairBlock, kGroup = 16 * kVectors;
@@ -315,25 +323,26 @@ void pair_few_soften(float* z, uint32_t* p, float* state, int64_t d, float scale
   store(total_of(state, d), madd(load(total_of(state, d)), to.factor, load(sum)));
 }
 
-// Scratch, in floats: z, p, o and q of all heads, rows of floats.
-constexpr int64_t kPairFewScratch = kFewHeads * kFewRows * (kPairBlock / 2 * 3 + kHeadDimMax / 2 * 3) + 32 * kHeadDimMax;
+// Scratch, in floats: z, p, o and q, rows of floats.
+constexpr int64_t kPairFewScratch = kFewRows * (kPairBlock / 2 * 3 + kHeadDimMax / 2 * 3) + 32 * kHeadDimMax;
 static_assert(kPairFewScratch * sizeof(float) <= kAttendScratch);
 
 template <int R, class T>
 struct PairFew {
   static constexpr int64_t kBlock = kPairBlock, kKeys = 32;
   const AttendArgs& a;
-  float *o, *z, *spare, f[kFewHeads][16];
+  float *o, *z, *spare, f[16];
   uint32_t *p, *q;
 
-  PairFew(const AttendArgs& args, const AttendRow* rows, int64_t heads, int64_t count, float* scratch) : a(args) {
+  PairFew(const AttendArgs& args, const AttendRow* rows, int64_t count, float* scratch) : a(args) {
     const int64_t d = a.d;
-    o = scratch, z = o + heads * R * d;
-    p = reinterpret_cast<uint32_t*>(z + heads * R * kBlock), q = p + heads * R * kBlock / 2;
-    spare = reinterpret_cast<float*>(q + heads * R * d / 2);
-    for (int64_t i = 0; i < heads * R; ++i) {
-      const float* from = rows[i / R * count + least(i % R, count - 1)].q;
-      for (int64_t j = 0; j < d; j += 32) PairPath::write(reinterpret_cast<float*>(q + (i * d + j) / 2), some_bf16(from + j, d - j >= 32), (d - j) / 2);
+    o = scratch, z = o + R * d;
+    p = reinterpret_cast<uint32_t*>(z + R * kBlock), q = p + R * kBlock / 2;
+    spare = reinterpret_cast<float*>(q + R * d / 2);
+    memset(o, 0, size_t(R * d) * sizeof(float));
+    for (int64_t r = 0; r < R; ++r) {
+      const float* from = rows[least(r, count - 1)].q;
+      for (int64_t j = 0; j < d; j += 32) PairPath::write(reinterpret_cast<float*>(q + (r * d + j) / 2), some_bf16(from + j, d - j >= 32), (d - j) / 2);
     }
   }
   void widen(T* to, const char* row) const {
@@ -343,14 +352,12 @@ struct PairFew {
       store_i(to + j, to_bf16(mul(scale, load(b->q)), mul(scale, load(b->q + 16))));
     }
   }
-  void dots(int64_t h, int64_t s, HeadRows<T> keys, Ahead& ahead) { pair_few_dots<R>(z + h * R * kBlock + s, q + h * R * a.d / 2, keys, a.d, ahead); }
-  void soften(int64_t h, float* state, int64_t keys) { pair_few_soften<R>(z + h * R * kBlock, p + h * R * kBlock / 2, state, a.d, a.scale, keys, f[h]); }
-  void values(int64_t h, int64_t s, HeadRows<T> values, int64_t keys, Ahead& ahead) {
-    if (s > 0) for (float& lane : f[h]) lane = 1;
-    pair_few_values<R>(o + h * R * a.d, p + h * R * kBlock / 2 + s / 2, f[h], values, keys, a.d, ahead);
+  void dots(int64_t s, HeadRows<T> keys, Ahead& ahead) { pair_few_dots<R>(z + s, q, keys, a.d, ahead); }
+  void soften(float* state, int64_t keys) { pair_few_soften<R>(z, p, state, a.d, a.scale, keys, f); }
+  void values(int64_t s, HeadRows<T> values, int64_t keys, Ahead& ahead) {
+    if (s > 0) for (float& lane : f) lane = 1;
+    pair_few_values<R>(o, p + s / 2, f, values, keys, a.d, ahead);
   }
-  const float* sums(int64_t h, int64_t r) const { return o + (h * R + r) * a.d; }
-  void begin(int64_t heads) { memset(o, 0, size_t(heads * R * a.d) * sizeof(float)); }
 };
 
 }  // namespace

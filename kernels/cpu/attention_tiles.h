@@ -112,6 +112,23 @@ __attribute__((noinline)) void tile_soften(float* z, I* p, float* state, int64_t
   for (float* o = state; o < largest_of(state, d); o += 16) store(o, mul(load(o), f));
 }
 
+// 32 columns of a row of keys or values as bf16, of which `left` are there, zeros behind them. The same columns of the row kAhead on, `far` bytes away, are asked for.
+BG_INLINE I line_of(const float* x, int64_t left, size_t far) {
+  const char* later = reinterpret_cast<const char*>(x) + far;
+  __builtin_prefetch(later);
+  __builtin_prefetch(later + 64);
+  return first_bf16(x, left);
+}
+BG_INLINE I line_of(const Bf16* x, int64_t left, size_t far) {
+  __builtin_prefetch(reinterpret_cast<const char*>(x) + far);
+  return left >= 32 ? load_i(x) : _mm512_maskz_loadu_epi16(__mmask32((uint64_t(1) << left) - 1), x);
+}
+BG_INLINE I line_of(const BlockQ8_0* x, int64_t, size_t far) {
+  __builtin_prefetch(reinterpret_cast<const char*>(x) + far);
+  const V scale = splat(F16{x->d});
+  return to_bf16(mul(scale, load(x->q)), mul(scale, load(x->q + 16)));
+}
+
 struct TilePath {
   static constexpr int64_t kBlock = kTileBlock, kGroup = 32;
   static constexpr int64_t kZ = kGroup * kBlock, kScratch = kZ + kZ / 2;  // scores, weights in bf16
@@ -136,29 +153,51 @@ struct TilePath {
   static int64_t key_floats(int64_t d) { return kBlock / 16 * depth(d) * kTile; }
   static int64_t block_floats(int64_t d) { return key_floats(d) + (d + 15) / 16 * kTileChunks * kTile; }
 
-  static void pack_block(float* k, const AttendArgs& a, int64_t s0, int64_t count) {
-    const int64_t d = a.d, deep = depth(d);
-    float *v = k + key_floats(d), rows[32 * kHeadDimMax];
+  // Block: what rows consist of, and how many columns it holds. kWhole: count and d are multiples of 32.
+  template <class Block, int64_t kColumns, bool kWhole>
+  static void pack_rows(float* k, const AttendArgs& a, int64_t s0, int64_t count) {
+    const int64_t d = a.d, deep = depth(d), wide = (d + 15) / 16 * 16;
+    const auto line = [&](const char* rows, size_t stride, int64_t s, int64_t j) __attribute__((always_inline)) {
+      if (!kWhole && s >= count) return zero_i();
+      return line_of(reinterpret_cast<const Block*>(rows + size_t(s) * stride) + j / kColumns, kWhole ? 32 : d - j, kAhead * stride);
+    };
+    const char *keys = static_cast<const char*>(a.k) + size_t(s0) * a.k_stride, *values = static_cast<const char*>(a.v) + size_t(s0) * a.v_stride;
+    float* v = k + key_floats(d);
     for (int64_t s = 0; s < (count + 31) / 32 * 32; ++s) {
       float* to = k + s / 16 * deep * kTile + s % 16 * 16;
-      fetch(a.k, a.k_stride, s0 + s + kAhead, a.type, d);
-      const float* from = s < count ? row_of(rows, a.type, a.k, a.k_stride, s0 + s, d) : nullptr;
-      for (int64_t j = 0; j < d; j += 32, to += kTile) store_i(to, s < count ? first_bf16(from + j, d - j) : zero_i());
+      for (int64_t j = 0; j < d; j += 32, to += kTile) store_i(to, line(keys, a.k_stride, s, j));
     }
-    for (int64_t c = 0; 32 * c < count; ++c) {
-      const float* from[32];
-      for (int64_t s = 0; s < 32; ++s) fetch(a.v, a.v_stride, s0 + 32 * c + s + kAhead, a.type, d);
-      for (int64_t s = 0; s < 32; ++s) from[s] = 32 * c + s < count ? row_of(rows + s * kHeadDimMax, a.type, a.v, a.v_stride, s0 + 32 * c + s, d) : nullptr;
-      for (int64_t j = 0; j < d; j += 16) {
-        I r[16];
+    // Pairs of keys. unpacklo has columns 0 … 3, 8 … 11, 16 … 19, 24 … 27 of 32, unpackhi the others.
+    for (int64_t s = 0; s < count; s += 32) {
+      for (int64_t j = 0; j < d; j += 32) {
+        float* to = v + (j / 16 * kTileChunks + s / 32) * kTile;
+        const auto put = [&](const I (&pairs)[16], int64_t from) __attribute__((always_inline)) {
+          BG_UNROLL for (int i = 0; i < 16; ++i) {
+            const int64_t column = i / 4 * 8 + i % 4 + from;
+            if (kWhole || j + column < wide) store_i(to + column / 16 * kTileChunks * kTile + column % 16 * 16, pairs[i]);
+          }
+        };
+        I low[16], high[16];
         BG_UNROLL for (int i = 0; i < 16; ++i) {
-          const float *first = from[2 * i], *second = from[2 * i + 1];
-          r[i] = to_pairs(first != nullptr ? some(first + j, d - j) : splat(0.0f), second != nullptr ? some(second + j, d - j) : splat(0.0f));
+          const I first = line(values, a.v_stride, s + 2 * i, j), second = line(values, a.v_stride, s + 2 * i + 1, j);
+          low[i] = _mm512_unpacklo_epi16(first, second);
+          high[i] = _mm512_unpackhi_epi16(first, second);
         }
-        transpose(r);
-        BG_UNROLL for (int i = 0; i < 16; ++i) store_i(v + (j / 16 * kTileChunks + c) * kTile + 16 * i, r[i]);
+        transpose(low);
+        put(low, 0);
+        transpose(high);
+        put(high, 4);
       }
     }
+  }
+  template <class Block, int64_t kColumns>
+  static void pack_block(float* k, const AttendArgs& a, int64_t s0, int64_t count) {
+    count % 32 == 0 && a.d % 32 == 0 ? pack_rows<Block, kColumns, true>(k, a, s0, count) : pack_rows<Block, kColumns, false>(k, a, s0, count);
+  }
+  static void pack_block(float* k, const AttendArgs& a, int64_t s0, int64_t count) {
+    if (a.type == Type::f32) return pack_block<float, 1>(k, a, s0, count);
+    if (a.type == Type::bf16) return pack_block<Bf16, 1>(k, a, s0, count);
+    pack_block<BlockQ8_0, 32>(k, a, s0, count);
   }
 
   static Keys keys_of(const AttendArgs& a, int64_t s0, int64_t count, bool, float* spare) {

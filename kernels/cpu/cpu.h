@@ -69,12 +69,14 @@ void gelu_erf(const Context& c, Tensor y, Tensor x);
 void silu_mul(const Context& c, Tensor y, Tensor gate, Tensor up);
 void add(const Context& c, Tensor y, Tensor x);
 void rotary(const Context& c, Tensor y, int64_t heads, Tensor cos, Tensor sin);
+void rotate_into_cache(const Context& c, Tensor keys, Tensor values, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, const float* wq, const float* wk,
+                       float eps, Tensor cos, Tensor sin, int64_t past);
 void attention_frames(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t frame);
 void attention_causal(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, int64_t past);
-// For both attentions: how many query rows of `rows` one call takes, so that there is work for all threads; and the rows of k and v from `first` on, every
-// step-th, as head `head` sees them.
+// For both attentions: how many query rows of `rows` one call takes, so that there is work for all threads; and the rows of k and v, one head's (keys, d), every
+// step-th.
 int64_t attend_rows(const Context& c, int64_t heads, int64_t rows, int64_t d);
-AttendArgs attend_args(const Context& c, const Tensor& k, const Tensor& v, int64_t first, int64_t step, int64_t head, int64_t d);
+AttendArgs attend_args(const Context& c, const Tensor& k, const Tensor& v, int64_t step);
 // dilated.cpp, concept.cpp
 void attention_dilated(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, const Dilation* pairs, int64_t n);
 void products(const Context& c, Tensor y, Tensor a, Tensor b);  // in linear.cpp

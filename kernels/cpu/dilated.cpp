@@ -56,7 +56,8 @@ struct Unit {
     int64_t where[kAttendRows], count = 0;
     const auto attend = [&] {
       if (count == 0) return;
-      AttendArgs args = attend_args(c, k, v, start + j, r, head, d);
+      const int64_t last = k.rows - start - j;
+      AttendArgs args = attend_args(c, k.row_range(start + j, last).col_range(head * d, d), v.row_range(start + j, last).col_range(head * d, d), r);
       args.zeros = zeros;
       auto* states = reinterpret_cast<float*>(c.scratch_of(thread));
       c.isa.attention->sums(states, args, rows, count, 0, divide_up(keys, kSpanKeys), c.scratch_of(thread) + kAttendStates);

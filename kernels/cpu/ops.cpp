@@ -143,6 +143,10 @@ class CpuOps : public Ops {
   void silu_mul(Tensor y, Tensor gate, Tensor up) override { cpu::silu_mul(c_, y, gate, up); }
   void add(Tensor y, Tensor x) override { cpu::add(c_, y, x); }
   void rotary(Tensor y, int64_t heads, Tensor cos, Tensor sin) override { cpu::rotary(c_, y, heads, cos, sin); }
+  void rotate_into_cache(Tensor keys, Tensor values, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, const float* wq, const float* wk, float eps,
+                         Tensor cos, Tensor sin, int64_t past) override {
+    cpu::rotate_into_cache(c_, keys, values, q, k, v, heads, kv_heads, wq, wk, eps, cos, sin, past);
+  }
 
   void attention_frames(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t frame) override { cpu::attention_frames(c_, o, q, k, v, heads, frame); }
   void attention_causal(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, int64_t past) override {

@@ -94,9 +94,8 @@ __global__ void __launch_bounds__(kAttentionThreads, 4) attend_span(Attention a,
   const int part = int(blockIdx.z) % kParts * DV, row = int(blockIdx.z) / kParts * 16, rows = states.rows - row < 16 ? states.rows - row : 16;
   const int64_t before = a.before(), first = int64_t(span) * kSpanKeys, end = a.sees(row0 + row + rows - 1, before);
   if (first >= end) return;
-  const int64_t column = int64_t(kv0 + kv) * a.d;
-  fetch_span<D>(keys, k, rounded, first, end, column, a.d);
-  fetch_span<DV>(values, v, rounded, first, end, column + part, a.d - part);
+  fetch_span<D>(keys, k, rounded, first, end, (kv0 + kv) * k.head, a.d);
+  fetch_span<DV>(values, v, rounded, first, end, (kv0 + kv) * v.head + part, a.d - part);
   Queries<D, 1> q;
   load_queries(q, rows, a.d, [&](int i) { return a.query(0, row0 + row + i, kv0 + kv); });
 
@@ -192,15 +191,16 @@ bool is_rounded(const Tensor& x, int d, int D) {
 
 template <int D>
 void prompt_fast(const Context& c, const Attention& a, Tensor k, Tensor v, int64_t kv_heads, int64_t keys) {
+  const Cache kc = cache_of(k, kv_heads), vc = cache_of(v, kv_heads);
   if (is_rounded(k, a.d, D) && is_rounded(v, a.d, D)) {
-    const HeadKeys x{{static_cast<const uint16_t*>(k.data), k.stride}, {static_cast<const uint16_t*>(v.data), v.stride}, a.d, a.d};
+    const HeadKeys x{{static_cast<const uint16_t*>(k.data), k.stride}, {static_cast<const uint16_t*>(v.data), v.stride}, kc.head, vc.head};
     return launch_tiles<D, true>(c, a, x, 1, kv_heads);
   }
   by_heads(kv_heads, int64_t(kScratchBytes / rounded_bytes(keys, D)), [&](int64_t kv0, int64_t count) {
     Attention part = a;
     part.q += kv0 * a.group * a.d;
     part.o += kv0 * a.group * a.d;
-    launch_tiles<D, true>(c, part, rounded<D>(c, cache_of(k), cache_of(v), 0, keys, kv0, count, a.d), 1, count);
+    launch_tiles<D, true>(c, part, rounded<D>(c, kc, vc, 0, keys, kv0, count, a.d), 1, count);
   });
 }
 
@@ -209,7 +209,7 @@ void step_fast(const Context& c, const Attention& a, Tensor k, Tensor v, int64_t
   const bool direct = is_rounded(k, a.d, D) && is_rounded(v, a.d, D);
   in_pieces(c, a.rows, kv_heads, spans, D, 16, [&](const States& x, int64_t kv0, int64_t heads, int row0, int rows) {
     const dim3 grid(unsigned(spans), unsigned(heads), unsigned(divide_up(rows, 16) * (D / kPart<D>)));
-    BG_LAUNCH(c.device, (attend_span<D>), grid, kAttentionThreads, kSpanShared<D>, a, cache_of(k), cache_of(v), direct, x, int(kv0), row0);
+    BG_LAUNCH(c.device, (attend_span<D>), grid, kAttentionThreads, kSpanShared<D>, a, cache_of(k, kv_heads), cache_of(v, kv_heads), direct, x, int(kv0), row0);
     merge<true>(c, a, x, kv0, heads, row0);
   });
 }
@@ -224,9 +224,9 @@ void attention_frames(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, 
   const double scale = 1 / std::sqrt(double(d));
   Attention a{static_cast<const float*>(q.data), static_cast<float*>(o.data), q.stride, o.stride, int(frame), 1, int(d), int(frame), 0, nullptr, float(scale)};
   // float32 lies within the bound of fast too
-  if (c.precision == Precision::float32 || rounded_bytes(frame, 256) > kScratchBytes) return attend_float(c, a, cache_of(k), cache_of(v), frames, heads, 0);
+  if (c.precision == Precision::float32 || rounded_bytes(frame, 256) > kScratchBytes) return attend_float(c, a, side_by_side(k, heads), side_by_side(v, heads), frames, heads, 0);
   a.scale = float(scale * 1.4426950408889634);
-  with_width(a.d, [&]<int D>() { frames_fast<D>(c, a, cache_of(k), cache_of(v), frames, heads); });
+  with_width(a.d, [&]<int D>() { frames_fast<D>(c, a, side_by_side(k, heads), side_by_side(v, heads), frames, heads); });
 }
 
 void attention_causal(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, int64_t past) {
@@ -236,7 +236,7 @@ void attention_causal(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, 
   const double scale = 1 / std::sqrt(double(d));
   Attention a{static_cast<const float*>(q.data), static_cast<float*>(o.data), q.stride, o.stride, int(rows), int(group), int(d), 0, past, c.step_past, float(scale)};
   const bool step = c.step_past != nullptr || rows <= kFewRows;
-  if (c.precision == Precision::float32) return attend_float(c, a, cache_of(k), cache_of(v), 1, kv_heads, step ? spans : 0);
+  if (c.precision == Precision::float32) return attend_float(c, a, cache_of(k, kv_heads), cache_of(v, kv_heads), 1, kv_heads, step ? spans : 0);
   a.scale = float(scale * 1.4426950408889634);
   with_width(a.d, [&]<int D>() {
     const bool fits = rounded_bytes(keys, D) <= kScratchBytes || (is_rounded(k, a.d, D) && is_rounded(v, a.d, D));

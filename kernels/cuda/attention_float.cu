@@ -27,7 +27,6 @@ __global__ void __launch_bounds__(32 * W, W == 1 ? 8 : 2) attend_rows(Attention 
   const int keys = a.sees(row + rows - 1, before);
   const int begin = one ? int(blockIdx.z) * kSpanKeys : 0, end = one && begin + kSpanKeys < keys ? begin + kSpanKeys : keys;
   if (begin >= keys) return;
-  const int64_t column = int64_t(kv0 + kv) * a.d;
 
   for (int i = int(threadIdx.x); i < kRows * 32 * C; i += 32 * W) {
     const int r = i / (32 * C), j = i % (32 * C);
@@ -36,7 +35,7 @@ __global__ void __launch_bounds__(32 * W, W == 1 ? 8 : 2) attend_rows(Attention 
   FloatState<C> total;
   clear(total);
   for (int first = begin; first < end; first += kSpanKeys) {
-    attend_rows_span<W>(total, queries, own, k, v, base, first, end, column, a.d, a.scale, rows - own,
+    attend_rows_span<W>(total, queries, own, k, v, base, first, end, kv0 + kv, a.d, a.scale, rows - own,
                      [&](int (&limit)[kOwnRows], int key0) { limits(limit, a, row + own, before, keys, key0); });
   }
   SIMT_UNROLL for (int r = 0; r < kOwnRows; ++r) {

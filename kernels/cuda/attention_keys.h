@@ -7,15 +7,16 @@ namespace bg::BG_CUDA {
 
 constexpr int kAttentionThreads = 128;
 
-// Rows of f32, bf16 or q8_0.
+// Rows of f32, bf16 or q8_0, of heads side by side or one after the other.
 struct Cache {
   const void* data;
   Type type;
-  int64_t stride;  // values from one row to the next
+  int64_t stride, head;  // values from one row to the next, from one head to the next
 };
-inline Cache cache_of(const Tensor& t) { return {t.data, t.type, t.stride}; }
+inline Cache side_by_side(const Tensor& t, int64_t heads) { return {t.data, t.type, t.stride, t.cols / heads}; }
+inline Cache cache_of(const Tensor& t, int64_t kv_heads) { return {t.data, t.type, t.stride, t.rows / kv_heads * t.stride}; }
 
-// Values column … column + 3 of a row; zeros from the count-th on. q8_0: all four lie in one block.
+// Values column … column + 3 of a row, counted from head 0; zeros from the count-th on. q8_0: all four lie in one block.
 __device__ inline float4 load_4(const Cache& x, int64_t row, int64_t column, int count) {
   float v[4] = {};
   if (x.type == Type::q8_0) {
@@ -59,7 +60,7 @@ __device__ __forceinline__ void load_rows(const Cache& x, int64_t first, int64_t
 
 __device__ inline uint2 round_4(float4 v) { return make_uint2(simt::pack_bf16(v.x, v.y), simt::pack_bf16(v.z, v.w)); }
 
-// to[h][row][D] = columns (head0 + h)·d … of row row0 + row to the nearest bf16, zeros from d on. Grid: rows in x; y: keys, values.
+// to[h][row][D] = the d columns of head head0 + h, row row0 + row, to the nearest bf16, zeros from d on. Grid: rows in x; y: keys, values.
 template <int D>
 __global__ void __launch_bounds__(kAttentionThreads) round_rows(uint16_t* keys, uint16_t* values, Cache k, Cache v, int64_t row0, int head0, int heads, int d) {
   uint16_t* const to = blockIdx.y == 0 ? keys : values;
@@ -67,7 +68,7 @@ __global__ void __launch_bounds__(kAttentionThreads) round_rows(uint16_t* keys, 
   const int64_t row = blockIdx.x, rows = gridDim.x;
   for (int i = int(threadIdx.x); i < heads * (D / 4); i += kAttentionThreads) {
     const int h = i / (D / 4), j = 4 * (i % (D / 4));
-    const float4 x = j < d ? load_4(from, row0 + row, int64_t(head0 + h) * d + j, d - j) : float4{0, 0, 0, 0};
+    const float4 x = j < d ? load_4(from, row0 + row, (head0 + h) * from.head + j, d - j) : float4{0, 0, 0, 0};
     *reinterpret_cast<uint2*>(to + (h * rows + row) * D + j) = round_4(x);
   }
 }

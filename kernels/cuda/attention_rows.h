@@ -85,11 +85,11 @@ __device__ __forceinline__ void add_row_values(FloatState<C>& x, const float* p,
   }
 }
 
-// total ∪= keys [first, end) of one span, rows base + … of k and v. Called by all threads of the block; mine: rows of the warp, ≤ 0: none. queries: shared memory,
+// total ∪= keys [first, end) of one span, rows base + … of a head of k and v. Called by all threads of the block; mine: rows of the warp, ≤ 0: none. queries: shared memory,
 // the tile's rows in front. limits(limit, key0): how many keys from key0 on each of the warp's rows sees. Shared memory may be used again after a barrier.
 template <int W = 4, int C, class Limits>
 __device__ __forceinline__ void attend_rows_span(FloatState<C>& total, float* queries, int own, const Cache& k, const Cache& v, int64_t base, int first, int end,
-                                                 int64_t column, int d, float scale, int mine, const Limits& limits) {
+                                                 int head, int d, float scale, int mine, const Limits& limits) {
   float *const tile = queries + kOwnRows * W * kRowPitch<C>, *const weights = tile + kRowKeys * kRowPitch<C>;
   const int lane = int(threadIdx.x % 32);
   float* const scores = weights + lane * kRowWeightPitch<W> + own;  // of the lane's key in each 32: z, then p
@@ -99,7 +99,7 @@ __device__ __forceinline__ void attend_rows_span(FloatState<C>& total, float* qu
   SIMT_UNROLL for (int r = 0; r < kOwnRows; ++r) top[r] = -INFINITY;
   for (int key0 = first; key0 < end && key0 < first + kSpanKeys; key0 += kRowKeys) {
     __syncthreads();
-    load_rows<kRowKeys, 32 * C, 32 * W>(k, base + key0, base + end, column, d, to_tile);
+    load_rows<kRowKeys, 32 * C, 32 * W>(k, base + key0, base + end, head * k.head, d, to_tile);
     __syncthreads();
     if (mine <= 0) continue;
     float z[kOwnRows];
@@ -127,7 +127,7 @@ __device__ __forceinline__ void attend_rows_span(FloatState<C>& total, float* qu
   }
   for (int key0 = first; key0 < end && key0 < first + kSpanKeys; key0 += kRowKeys) {
     __syncthreads();
-    load_rows<kRowKeys, 32 * C, 32 * W>(v, base + key0, base + end, column, d, to_tile);
+    load_rows<kRowKeys, 32 * C, 32 * W>(v, base + key0, base + end, head * v.head, d, to_tile);
     __syncthreads();
     if (mine <= 0) continue;
     limits(limit, key0);

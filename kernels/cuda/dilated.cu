@@ -161,9 +161,9 @@ __global__ void __launch_bounds__(32 * W, 1) dilated_rows(Dilated a) {
     if ((start.pairs >> p & 1) == 0) continue;
     const Segment s = a.segment(p, h, tile.first);
     const int64_t r = a.pairs[p].dilation;
-    const Cache k{a.k.data + s.first * a.k.stride, Type::f32, r * a.k.stride}, v{a.v.data + s.first * a.v.stride, Type::f32, r * a.v.stride};
+    const Cache k{a.k.data + s.first * a.k.stride, Type::f32, r * a.k.stride, a.d}, v{a.v.data + s.first * a.v.stride, Type::f32, r * a.v.stride, a.d};
     for (int first = 0; first < s.keys; first += kSpanKeys) {
-      attend_rows_span<W>(total, queries, own, k, v, 0, first, s.keys, int64_t(h) * a.d, a.d, a.scale, tile.count - own, [&](int (&limit)[kOwnRows], int key0) {
+      attend_rows_span<W>(total, queries, own, k, v, 0, first, s.keys, h, a.d, a.scale, tile.count - own, [&](int (&limit)[kOwnRows], int key0) {
         SIMT_UNROLL for (int i = 0; i < kOwnRows; ++i) limit[i] = s.keys - key0;
       });
     }
@@ -220,7 +220,7 @@ void attention_dilated(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v,
     Dilated fast = a;
     fast.scale = float(1.4426950408889634 / std::sqrt(double(d)));
     bool done = false;
-    with_width(a.d, [&]<int D>() { done = attend_fast<D>(c, fast, cache_of(k), cache_of(v)); });
+    with_width(a.d, [&]<int D>() { done = attend_fast<D>(c, fast, side_by_side(k, heads), side_by_side(v, heads)); });
     if (done) return;
   }
   attend_exactly(c, a);  // float32 lies within the bound of fast too

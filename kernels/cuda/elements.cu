@@ -228,13 +228,15 @@ __global__ void __launch_bounds__(kThreads) rotate_rows(Rows y, int half, Rows c
 struct CacheRows {
   char* data;
   Type type;
-  int64_t row_bytes;
+  int64_t row_bytes, head_bytes;  // from one to the next
 };
-CacheRows cache_rows(const Tensor& t) { return {static_cast<char*>(t.data), t.type, int64_t(stored_bytes(t.type, t.stride))}; }
+CacheRows cache_rows(const Tensor& t, int64_t kv_heads) {
+  return {static_cast<char*>(t.data), t.type, int64_t(stored_bytes(t.type, t.stride)), int64_t(stored_bytes(t.type, t.rows / kv_heads * t.stride))};
+}
 
-// Head h of a row, d values, as `copy` writes them; by a warp.
+// Row `row` of head h, d values, as `copy` writes them; by a warp.
 __device__ inline void store_head(const CacheRows& cache, int64_t row, int64_t h, const float* from, int64_t d, int lane) {
-  char* to = cache.data + row * cache.row_bytes + stored_bytes(cache.type, h * d);
+  char* to = cache.data + h * cache.head_bytes + row * cache.row_bytes;
   if (cache.type == Type::q8_0) {
     for (int64_t b = 0; b < d / 32; ++b) store_q8_0(to + 34 * b, from[32 * b + lane], lane);
   } else if (cache.type == Type::bf16) {
@@ -278,7 +280,7 @@ __global__ void __launch_bounds__(32 * kWarps) rotate_into_rows(CacheRows keys, 
   } else if (h < q.heads + k.heads) {
     const int64_t head = h - q.heads;
     norm_and_rotate<V>(mine, k.rows.data + t * k.rows.stride + head * d, k.w, d, eps, c, s, lane);
-    store_head(keys, row, head, mine, d, lane);  // where k lies in the cache already: the same value once more
+    store_head(keys, row, head, mine, d, lane);
   } else {
     const int64_t head = h - q.heads - k.heads;
     store_head(values, row, head, v.data + t * v.stride + head * d, d, lane);
@@ -338,10 +340,10 @@ void rotate_into_cache(const Context& c, Tensor keys, Tensor values, Tensor q, T
   const dim3 grid{unsigned(divide_up(q.rows * (heads + 2 * kv_heads), int64_t(kWarps)))};
   const size_t shared = size_t(kWarps * d) * sizeof(float);
   if (aligned(from_q.rows) && aligned(from_k.rows) && d % 4 == 0) {
-    BG_LAUNCH(c.device, (rotate_into_rows<true>), grid, 32 * kWarps, shared, cache_rows(keys), cache_rows(values), from_q, from_k, rows_of(v), eps, rows_of(cos),
+    BG_LAUNCH(c.device, (rotate_into_rows<true>), grid, 32 * kWarps, shared, cache_rows(keys, kv_heads), cache_rows(values, kv_heads), from_q, from_k, rows_of(v), eps, rows_of(cos),
               rows_of(sin), past, c.step_past);
   } else {
-    BG_LAUNCH(c.device, (rotate_into_rows<false>), grid, 32 * kWarps, shared, cache_rows(keys), cache_rows(values), from_q, from_k, rows_of(v), eps, rows_of(cos),
+    BG_LAUNCH(c.device, (rotate_into_rows<false>), grid, 32 * kWarps, shared, cache_rows(keys, kv_heads), cache_rows(values, kv_heads), from_q, from_k, rows_of(v), eps, rows_of(cos),
               rows_of(sin), past, c.step_past);
   }
 }

@@ -1,5 +1,5 @@
-// Softmax attention of one query row over a run of keys, and the two ways the model uses it. o, q (T, H·d), k, v (S, K·d); a cache of bf16 or q8_0 is turned
-// into the values that it holds first.
+// Softmax attention of one query row over a run of keys, and the two ways the model uses it. o, q (T, H·d); keys and
+// values beside each other, (S, H·d), or a cache, (K·context, d), which is turned into the values that it holds first.
 #include <cmath>
 #include <vector>
 
@@ -60,8 +60,10 @@ void attention_causal(Tensor o, Tensor q, Tensor k, Tensor v, int64_t heads, int
     return attention_causal<T>(o, q, {keys.data(), q.type, k.rows, k.cols, k.cols}, {values.data(), q.type, v.rows, v.cols, v.cols}, heads, kv_heads, past);
   }
   const int64_t d = q.cols / heads;
-  for (int64_t t = 0; t < q.rows; ++t)
-    for (int64_t h = 0; h < heads; ++h) attend(row<T>(o, t) + h * d, row<T>(q, t) + h * d, k, v, h / (heads / kv_heads) * d, d, 0, past + t + 1);
+  for (int64_t h = 0; h < heads; ++h) {
+    const int64_t kv = h / (heads / kv_heads);
+    for (int64_t t = 0; t < q.rows; ++t) attend(row<T>(o, t) + h * d, row<T>(q, t) + h * d, k.part(kv, kv_heads), v.part(kv, kv_heads), 0, d, 0, past + t + 1);
+  }
 }
 
 #define BG_INSTANTIATE(T)                                                                 \

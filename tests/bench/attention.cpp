@@ -22,10 +22,10 @@ void frames(Report& report, Ops& ops, Ceiling c, const char* name, int64_t P, in
   report.measure(name, flop(4.0 * double(P * P * H * d), c), [&] { ops.attention_frames(o.t, q.t, k.t, v.t, H, P); });
 }
 
-struct Cache {  // keys and values of `layers` layers, T tokens each
-  Cache(Type type, int64_t T, int64_t cols, int64_t layers)
-      : memory(size_t(2 * layers) * stored_bytes(type, T * cols)), first{memory.data(), type, T, cols, cols} {
-    fill_cache({memory.data(), type, 2 * layers * T, cols, cols});
+struct Cache {  // keys and values of `layers` layers, T tokens of K heads each
+  Cache(Type type, int64_t T, int64_t K, int64_t d, int64_t layers)
+      : memory(size_t(2 * layers) * stored_bytes(type, T * K * d)), first{memory.data(), type, K * T, d, d} {
+    fill_cache({memory.data(), type, 2 * layers * K * T, d, d});
   }
   Tensor keys(int64_t layer) const { return first.row_range(2 * layer * first.rows, first.rows); }
   Tensor values(int64_t layer) const { return first.row_range((2 * layer + 1) * first.rows, first.rows); }
@@ -38,7 +38,7 @@ void causal(Report& report, Ops& ops, Ceiling c, const std::string& name, Type t
   const int64_t H = 32, K = 8, d = 128, S = past + T;  // 8B and 4B
   const size_t bytes = 2 * stored_bytes(type, S * K * d);
   const int64_t layers = T > 1 ? 1 : std::max<int64_t>(1, int64_t(kCaches / bytes));
-  const Cache cache(type, S, K * d, layers);
+  const Cache cache(type, S, K, d, layers);
   const Activations q(T, H * d), o(T, H * d);
   Work work = flop(4.0 * double(layers) * (double(T) * double(past) + double(T) * double(T + 1) / 2) * double(H * d), c);
   work.bytes = double(layers) * double(bytes);

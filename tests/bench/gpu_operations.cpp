@@ -120,23 +120,22 @@ void causal(const Bench& b, const std::string& name, Type type, int64_t past, in
     const size_t half = stored_bytes(type, S * kv);
     const int64_t layers = T > 1 ? 1 : std::max<int64_t>(1, int64_t(b.sizes.ring / (2 * half)));
     const Block cache(b, size_t(2 * layers) * half);
-    const Tensor first{cache.data(), type, S, kv, kv};
-    b.gpu.fill_cache({cache.data(), type, 2 * layers * S, kv, kv});
+    const Tensor all{cache.data(), type, 2 * layers * c.kv_heads * S, c.head_dim, c.head_dim};
+    b.gpu.fill_cache(all);
     const Rows32 q(b, T, width), o(b, T, width);
     Load load;
     load.bytes = double(layers) * (double(2 * half) + 8.0 * double(T) * double(width));
     load.flop = double(layers) * heads_flop(double(T) * double(past) + double(T) * double(T + 1) / 2, width);
     load.count = double(layers);
     load.unit = "layers/s";
-    const auto all = [&] {
-      for (int64_t i = 0; i < layers; ++i)
-        b.ops().attention_causal(o.t, q.t, first.row_range(2 * i * S, S), first.row_range((2 * i + 1) * S, S), c.heads, c.kv_heads, past);
+    const auto each = [&] {
+      for (int64_t i = 0; i < layers; ++i) b.ops().attention_causal(o.t, q.t, all.part(2 * i, 2 * layers), all.part(2 * i + 1, 2 * layers), c.heads, c.kv_heads, past);
     };
     b.ops().forget_steps();
     b.figures.measure(name, load, [&] {
-      if (T > 1) return all();
+      if (T > 1) return each();
       b.ops().begin_step(past);
-      all();
+      each();
       b.ops().end_step();
     });
     b.ops().forget_steps();
@@ -208,7 +207,8 @@ void bench_rows(const Bench& b) {
     const int64_t kv = c.text.kv_heads * c.text.head_dim, half = c.text.head_dim / 2;
     const Rows32 q(b, T, c.text.heads * c.text.head_dim), k(b, T, kv), v(b, T, kv), cos(b, T, half), sin(b, T, half), w(b, 1, c.text.head_dim);
     const Block cache(b, 2 * stored_bytes(Type::bf16, T * kv));
-    const Tensor keys{cache.data(), Type::bf16, T, kv, kv}, values{cache.data() + cache.bytes() / 2, Type::bf16, T, kv, kv};
+    const int64_t d = c.text.head_dim;
+    const Tensor keys{cache.data(), Type::bf16, T * c.text.kv_heads, d, d}, values{cache.data() + cache.bytes() / 2, Type::bf16, T * c.text.kv_heads, d, d};
     measure([&] { b.ops().rotate_into_cache(keys, values, q.t, k.t, v.t, c.text.heads, c.text.kv_heads, w.block.floats(), w.block.floats(), 1e-6f, cos.t, sin.t, 0); });
   });
   figure("activation silu_mul " + by(T, F), 3.0 * double(T * F), [&](auto measure) {
