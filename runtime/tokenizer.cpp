@@ -2,9 +2,9 @@
 #include "runtime/tokenizer.h"
 
 #include <algorithm>
+#include <bit>
 #include <functional>
 #include <numeric>
-#include <unordered_map>
 
 #include "loaders/cursor.h"
 #include "loaders/error.h"
@@ -38,7 +38,8 @@ struct PrintableBytes {
 bool raw_bytes(std::string& out, std::string_view printable) {
   static const PrintableBytes table;
   while (!printable.empty()) {
-    const Utf8Part part = first_utf8(printable);
+    const uint8_t first = uint8_t(printable[0]);
+    const Utf8Part part = first < 0x80 ? Utf8Part{first, 1, true} : first_utf8(printable);
     if (!part.valid || size_t(part.code) >= table.byte_of.size() || table.byte_of[size_t(part.code)] < 0) return false;
     out += char(table.byte_of[size_t(part.code)]);
     printable.remove_prefix(size_t(part.size));
@@ -92,6 +93,35 @@ size_t piece_end(const std::vector<int32_t>& text, const std::vector<CharClass>&
   return end == size || end == at + 1 ? end : end - 1;
 }
 
+// Token → id, by open addressing: a real vocabulary asks half a million times, and nodes and chains took half of a program's start.
+class IdOf {
+ public:
+  explicit IdOf(const std::vector<std::string_view>& tokens) : tokens_(tokens), slots_(std::bit_ceil(2 * tokens.size() + 1)) {}
+  // The id of an equal token that is there already, −1 where there was none and `id` is now.
+  int32_t add(int32_t id) {
+    Slot& slot = slot_of(tokens_[size_t(id)]);
+    if (slot.id >= 0) return slot.id;
+    slot = {hash_of(tokens_[size_t(id)]), id};
+    return -1;
+  }
+  int32_t find(std::string_view token) { return slot_of(token).id; }  // −1: none
+
+ private:
+  struct Slot {
+    uint32_t hash = 0;
+    int32_t id = -1;
+  };
+  static uint32_t hash_of(std::string_view token) { return uint32_t(std::hash<std::string_view>()(token)); }
+  Slot& slot_of(std::string_view token) {
+    const uint32_t hash = hash_of(token);
+    size_t i = hash & (slots_.size() - 1);
+    while (slots_[i].id >= 0 && (slots_[i].hash != hash || tokens_[size_t(slots_[i].id)] != token)) i = (i + 1) & (slots_.size() - 1);
+    return slots_[i];
+  }
+  const std::vector<std::string_view>& tokens_;
+  std::vector<Slot> slots_;
+};
+
 }  // namespace
 
 Tokenizer::Tokenizer(const std::vector<std::string_view>& tokens, const std::vector<TokenType>& types, const std::vector<std::string_view>& merges)
@@ -134,22 +164,22 @@ void Tokenizer::add_tokens(const std::vector<std::string_view>& tokens) {
 }
 
 void Tokenizer::add_merges(const std::vector<std::string_view>& tokens, const std::vector<std::string_view>& merges) {
-  std::unordered_map<std::string_view, int32_t> id_of;
-  id_of.reserve(tokens.size());
+  IdOf ids(tokens);
   for (size_t id = 0; id < tokens.size(); ++id) {
-    const auto [known, is_new] = id_of.emplace(tokens[id], int32_t(id));
-    if (!is_new) bad(token_name(id, tokens[id]) + " is also token " + std::to_string(known->second));
+    if (const int32_t known = ids.add(int32_t(id)); known >= 0) bad(token_name(id, tokens[id]) + " is also token " + std::to_string(known));
   }
   const auto normal_id = [&](std::string_view token, size_t rank) {
-    const auto known = id_of.find(token);
-    if (known == id_of.end() || types_[size_t(known->second)] != TokenType::normal) {
+    const int32_t id = ids.find(token);
+    if (id < 0 || types_[size_t(id)] != TokenType::normal) {
       bad("merge " + std::to_string(rank) + " " + shown(merges[rank]) + " needs the token " + shown(token) + ", which the vocabulary does not have");
     }
-    return known->second;
+    return id;
   };
 
-  std::vector<int32_t> left(merges.size()), right(merges.size()), order(merges.size());
+  std::vector<int32_t> left(merges.size()), right(merges.size());
   merged_.resize(merges.size());
+  first_.assign(tokens.size() + 1, 0);
+  std::string whole;
   for (size_t rank = 0; rank < merges.size(); ++rank) {
     const std::string_view merge = merges[rank];
     const size_t space = merge.find(' ');
@@ -158,24 +188,24 @@ void Tokenizer::add_merges(const std::vector<std::string_view>& tokens, const st
     }
     left[rank] = normal_id(merge.substr(0, space), rank);
     right[rank] = normal_id(merge.substr(space + 1), rank);
-    merged_[rank] = normal_id(std::string(merge.substr(0, space)).append(merge.substr(space + 1)), rank);
-  }
-
-  std::iota(order.begin(), order.end(), 0);
-  const auto pair = [&](int32_t rank) { return std::pair(left[size_t(rank)], right[size_t(rank)]); };
-  std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return pair(a) < pair(b); });
-  first_.assign(tokens.size() + 1, 0);
-  merges_.reserve(merges.size());
-  for (size_t i = 0; i < order.size(); ++i) {
-    const int32_t rank = order[i];
-    if (i > 0 && pair(order[i - 1]) == pair(rank)) {
-      const auto [lower, upper] = std::minmax(order[i - 1], rank);
-      bad("merge " + std::to_string(upper) + " " + shown(merges[size_t(upper)]) + " is also merge " + std::to_string(lower));
-    }
-    merges_.push_back({right[size_t(rank)], rank});
-    ++first_[size_t(left[size_t(rank)]) + 1];
+    merged_[rank] = normal_id(whole.assign(merge, 0, space).append(merge, space + 1), rank);
+    ++first_[size_t(left[rank]) + 1];
   }
   std::partial_sum(first_.begin(), first_.end(), first_.begin());
+
+  // By left, in the order of ranks, then each left's by right.
+  std::vector<int32_t> next(first_.begin(), first_.end() - 1);
+  merges_.resize(merges.size());
+  for (size_t rank = 0; rank < merges.size(); ++rank) merges_[size_t(next[size_t(left[rank])]++)] = {right[rank], int32_t(rank)};
+  for (size_t id = 0; id < tokens.size(); ++id) {
+    const auto begin = merges_.begin() + first_[id], end = merges_.begin() + first_[id + 1];
+    std::sort(begin, end, [](const Merge& a, const Merge& b) { return std::pair(a.right, a.rank) < std::pair(b.right, b.rank); });
+    const auto twice = std::adjacent_find(begin, end, [](const Merge& a, const Merge& b) { return a.right == b.right; });
+    if (twice != end) {
+      const int32_t lower = twice->rank, upper = (twice + 1)->rank;
+      bad("merge " + std::to_string(upper) + " " + shown(merges[size_t(upper)]) + " is also merge " + std::to_string(lower));
+    }
+  }
 }
 
 int32_t Tokenizer::rank_of(int32_t left, int32_t right) const {

@@ -3,8 +3,8 @@
 The tensors are zeros that take no disk; the converted file takes 17.6 GB. Not a golden: nothing is stored.
 Versions: Python 3.11, no packages. Names and shapes are written out here, independently of runtime/names.cpp.
 Command (from the repository root, after `make cli`):
-  python tests/oracle/full_size_checkpoint.py FOLDER [build/release/breastgpt-convert TARGET.gguf [--type bf16]]
-The second form also runs the converter and prints its wall time and the peak of its own memory: RssAnon of /proc/PID/status, read every
+  python tests/oracle/full_size_checkpoint.py [--tokenizer TOKENIZER.json] FOLDER [build/release/breastgpt-convert TARGET.gguf [--type bf16]]
+--tokenizer: Qwen3's own file, to which the slide's token is added; without it the tests' small one, which starts faster. The second form also runs the converter and prints its wall time and the peak of its own memory: RssAnon of /proc/PID/status, read every
 20 ms, which is what the process holds beside the pages of mapped files.
 """
 import json
@@ -17,7 +17,18 @@ from pathlib import Path
 
 H, FFN, V, D, F, SLIDE = 4096, 12288, 151936, 1152, 4304, 768
 SHARDS = 4
-IDS = {"image_token_id": 706, "video_token_id": 707, "vision_start_token_id": 703, "vision_end_token_id": 704, "histo_token_id": 720}
+SMALL = "tests/golden/tiny-8b/tokenizer.json"
+
+
+def tokenizer_and_ids(file):
+    tokenizer = json.loads(Path(file or SMALL).read_text(encoding="utf-8"))
+    if file is not None:
+        last = max(token["id"] for token in tokenizer["added_tokens"])
+        tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": last + 1, "content": "<|histo_pad|>"})
+    id_of = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    names = {"image_token_id": "image_pad", "video_token_id": "video_pad", "vision_start_token_id": "vision_start", "vision_end_token_id": "vision_end",
+             "histo_token_id": "histo_pad"}
+    return tokenizer, {key: id_of[f"<|{name}|>"] for key, name in names.items()}
 
 
 def tensors():
@@ -69,7 +80,7 @@ def elements(shape):
     return n
 
 
-def write_checkpoint(folder):
+def write_checkpoint(folder, tokenizer_file):
     folder.mkdir(parents=True, exist_ok=True)
     everything = list(tensors())
     total = sum(elements(shape) for _, shape in everything)
@@ -90,11 +101,12 @@ def write_checkpoint(folder):
             out.write(struct.pack("<Q", len(text)) + text)
             out.truncate(8 + len(text) + end)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": 2 * total}, "weight_map": index}))
+    tokenizer, ids = tokenizer_and_ids(tokenizer_file)
     text = {"num_hidden_layers": 36, "hidden_size": H, "intermediate_size": FFN, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
             "rope_theta": 5e6, "rope_scaling": {"mrope_section": [24, 20, 20], "rope_type": "default"}, "max_position_embeddings": 262144}
     vision = {"depth": 27, "hidden_size": D, "intermediate_size": F, "num_heads": 16, "out_hidden_size": H}
-    (folder / "config.json").write_text(json.dumps({"model_type": "breastgpt", "text_config": text, "vision_config": vision, **IDS}))
-    (folder / "tokenizer.json").write_bytes(Path("tests/golden/tiny-8b/tokenizer.json").read_bytes())
+    (folder / "config.json").write_text(json.dumps({"model_type": "breastgpt", "text_config": text, "vision_config": vision, **ids}))
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
     print(f"{folder}: {len(everything)} tensors, {total / 1e9:.3f} G parameters, {2 * total / 1e9:.2f} GB in {SHARDS} shards")
 
 
@@ -120,8 +132,11 @@ def measure(program, folder, target, options):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or len(sys.argv) == 3:
+    arguments, tokenizer = sys.argv[1:], None
+    if arguments[:1] == ["--tokenizer"] and len(arguments) > 1:
+        tokenizer, arguments = arguments[1], arguments[2:]
+    if len(arguments) < 1 or len(arguments) == 2:
         sys.exit(__doc__)
-    write_checkpoint(Path(sys.argv[1]))
-    if len(sys.argv) >= 4:
-        sys.exit(measure(sys.argv[2], Path(sys.argv[1]), sys.argv[3], sys.argv[4:]))
+    write_checkpoint(Path(arguments[0]), tokenizer)
+    if len(arguments) >= 3:
+        sys.exit(measure(arguments[1], Path(arguments[0]), arguments[2], arguments[3:]))
