@@ -107,7 +107,9 @@ void attention_causal(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, 
       } else {
         c.isa.attention->sums(state(head, span), args_of(head), block, rows, span, span + 1, c.scratch_of(thread));
       }
+      if (spans == 1) c.isa.attention->finish(block, state(head, 0), d, rows);
     });
+    if (spans == 1) return;
     c.threads.run(kv_heads, [&](int64_t head, int) {
       AttendRow block[kAttendRows];
       fill_rows(block, head, 0, rows);
