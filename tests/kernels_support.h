@@ -234,4 +234,21 @@ struct WeightData {
   Weight weight() const { return {bytes.data() + (type == Type::f32 ? 2 : 1), type, rows, cols}; }
 };
 
+// A row's bits do not depend on the other rows of the call.
+inline void check_rows_alone(const Weight& w) {
+  const int64_t T = 141;
+  Mat<float> x = random(T, w.cols);
+  for (const Backend& b : backends()) {
+    Mat<float> whole(T, w.rows), parts(T, w.rows);
+    b.ops->linear(whole.tensor(), x.tensor(), w, nullptr);
+    int64_t t = 0;
+    for (const int64_t rows : {3, 4, 1, 2, 5, 100, 9, 17}) {
+      b.ops->linear(parts.tensor().row_range(t, rows), x.tensor().row_range(t, rows), w, nullptr);
+      t += rows;
+    }
+    REQUIRE(t == T);
+    CHECK_MESSAGE(whole.same_bits(parts), b.label);
+  }
+}
+
 }  // namespace kernels_test

@@ -3,9 +3,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/cuda.h"
-#include "kernels/panels.h"
-#include "tests/kernels_support.h"
-#include "weights_convert/elements.h"
+#include "tests/kernels_matrix.h"
 
 using namespace kernels_test;
 using bg::Layout;
@@ -17,43 +15,8 @@ namespace {
 
 const Type kTypes[] = {Type::f32, Type::f16, Type::bf16, Type::q8_0, Type::q4_k, Type::q6_k};
 
-struct Matrix {
-  Type type;
-  int64_t rows, cols;
-  std::vector<uint16_t> bytes;
-  std::vector<char> panels;
-  Matrix(Type type_, int64_t rows_, int64_t cols_) : type(type_), rows(rows_), cols(cols_), bytes(bg::stored_bytes(type, rows * cols) / 2 + 1) {
-    if (bg::is_quantised(type)) {
-      fill_blocks();
-    } else {
-      std::vector<float> x(size_t(rows * cols));
-      for (float& v : x) v = float(int(rng()() >> 8) - (1 << 23)) * 0x1p-22f;
-      bg::convert_elements(bytes.data(), type, x.data(), Type::f32, rows * cols);
-    }
-    panels.resize(bg::weight_bytes(type, rows, cols, Layout::panels) + 64);
-    bg::pack_panels(aligned(), in_rows(), 0, bg::panels_of(rows));
-  }
-  // Any codes, and scales that are numbers around 2^−10.
-  void fill_blocks() {
-    for (uint16_t& b : bytes) b = uint16_t(rng()());
-    const size_t block = bg::block_bytes(type) / 2;
-    for (size_t at = 0; at + block <= bytes.size(); at += block) {
-      uint16_t* const d = bytes.data() + at + (type == Type::q6_k ? block - 1 : 0);
-      d[0] = uint16_t(0x1400 + rng()() % 1024);
-      if (type == Type::q4_k) d[1] = uint16_t(0x1400 + rng()() % 1024);
-    }
-  }
-  char* aligned() { return panels.data() + (64 - reinterpret_cast<uintptr_t>(panels.data()) % 64) % 64; }
-  Weight in_rows() const { return {bytes.data(), type, rows, cols}; }
-  Weight in_panels() { return of_panels(0, rows); }
-  // Outputs [first, first + count), first a multiple of 16.
-  Weight of_panels(int64_t first, int64_t count) { return {aligned() + size_t(first / bg::kPanelRows) * bg::panel_bytes(type, cols), type, count, cols, Layout::panels}; }
-  Mat<float> wide() const {
-    Mat<float> w(rows, cols, 0);
-    for (int64_t n = 0; n < rows; ++n) bg::read_row(&w.at(n, 0), in_rows(), n);
-    return w;
-  }
-};
+// Large ones: quantising takes longer than multiplying.
+Matrix matrix(Type type, int64_t rows, int64_t cols) { return bg::is_quantised(type) ? Matrix::of_any_codes(type, rows, cols) : Matrix(type, rows, cols); }
 
 // Both orders of threads.
 std::vector<Backend> tables(Precision precision) {
@@ -96,7 +59,7 @@ bool columns_equal(const Mat<float>& whole, int64_t first, const Mat<float>& par
 TEST_CASE("cuda dense, float32: one, few and many rows, and the F32 matrix of the same values, give the same bits") {
   for (const Type type : kTypes) {
     const int64_t T = 50, N = 75, D = bg::is_quantised(type) ? 512 : 323;
-    Matrix w(type, N, D), up(type, N, D);
+    Matrix w = matrix(type, N, D), up = matrix(type, N, D);
     const Mat<float> x0 = random(T, D);
     Mat<float> wide = w.wide();
     for (const Backend& b : tables(Precision::float32)) {
@@ -162,7 +125,7 @@ TEST_CASE("cuda dense, float32: a matrix in rows that is larger than the scratch
 TEST_CASE("cuda dense, fast: 64 rows at a time give the bits of few") {
   for (const Type type : {Type::bf16, Type::q8_0, Type::q4_k, Type::q6_k}) {
     const int64_t T = 150, N = 150, D = type == Type::bf16 ? 547 : type == Type::q8_0 ? 608 : 768;  // more than one chunk
-    Matrix w(type, N, D), up(type, N, D);
+    Matrix w = matrix(type, N, D), up = matrix(type, N, D);
     const Mat<float> x0 = random(T, D);
     for (const Backend& b : tables(Precision::fast)) {
       const std::string what = b.label + " " + bg::type_name(type);
@@ -182,7 +145,7 @@ TEST_CASE("cuda dense, fast: 64 rows at a time give the bits of few") {
 TEST_CASE("cuda dense, fast: tiles of 128 x 128") {
   for (const Type type : {Type::bf16, Type::q8_0, Type::q4_k, Type::q6_k}) {
     const int64_t T = 130, N = 99 * 128 + 70, D = type == Type::q4_k || type == Type::q6_k ? 256 : 96;
-    Matrix w(type, N, D);
+    Matrix w = matrix(type, N, D);
     Mat<float> x = random(T, D), y(T, N);
     const Backend b = std::move(tables(Precision::fast)[type == Type::q4_k || type == Type::bf16]);  // each order for two of them: this is the longest test
     multiply(*b.ops, y.tensor(), x.tensor(), w.in_panels());
@@ -228,7 +191,7 @@ TEST_CASE("cuda dense: with a vendor's product, what is around it lies within th
     c.vendor = &vendor;
     for (const Type type : {Type::bf16, Type::q8_0, Type::q4_k, Type::q6_k}) {
       const int64_t T = 259, N = 37, D = type == Type::bf16 ? 77 : type == Type::q8_0 ? 96 : 256;
-      Matrix w(type, N, D), up(type, N, D);
+      Matrix w = matrix(type, N, D), up = matrix(type, N, D);
       Mat<float> x = random(T, D), y = random(T, N), g(T, N), sums(T, N), before = y, wide = w.wide(), wide_up = up.wide();
       const auto dot = [&](const Mat<float>& m, int64_t t, int64_t n) {
         double sum = 0, terms = 0;
@@ -293,7 +256,7 @@ TEST_CASE("cuda dense: weights that stay with the host come in pieces, each byte
     for (const Type type : {Type::bf16, Type::q8_0, Type::q4_k, Type::q6_k, Type::f16, Type::f32}) {
       CAPTURE(bg::type_name(type));
       const int64_t T = 70, N = 85, D = type == Type::q8_0 ? 96 : bg::is_quantised(type) ? 256 : 77;  // six panels, the last with five rows
-      Matrix w(type, N, D), up(type, N, D);
+      Matrix w = matrix(type, N, D), up = matrix(type, N, D);
       Mat<float> x = random(T, D), y = random(T, N), plain(T, N), g(T, N);
       std::vector<float> bias(static_cast<size_t>(N));
       for (float& v : bias) v = normal();

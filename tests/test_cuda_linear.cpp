@@ -3,11 +3,7 @@
 #include <algorithm>
 #include <array>
 
-#include "kernels/blocks.h"
-#include "kernels/panels.h"
-#include "tests/kernels_support.h"
-#include "weights_convert/elements.h"
-#include "weights_convert/quantise.h"
+#include "tests/kernels_matrix.h"
 
 using namespace kernels_test;
 using bg::Layout;
@@ -19,46 +15,12 @@ namespace {
 
 const Type kTypes[] = {Type::bf16, Type::q8_0, Type::q4_k, Type::q6_k};
 
-// A random matrix in both layouts. F32 and F16 too.
-struct Matrix {
-  Type type;
-  int64_t rows, cols;
-  std::vector<uint16_t> bytes;  // at a multiple of 2 and of nothing more
-  std::vector<char> panels;
-  Matrix(Type type_, int64_t rows_, int64_t cols_) : type(type_), rows(rows_), cols(cols_), bytes(bg::stored_bytes(type, rows * cols) / 2 + 1) {
-    std::vector<float> x(size_t(rows * cols));
-    for (float& v : x) v = normal();
-    if (bg::is_quantised(type))
-      bg::quantise(bytes.data() + 1, type, x.data(), rows * cols);
-    else
-      bg::convert_elements(bytes.data() + 1, type, x.data(), Type::f32, rows * cols);
-    pack();
-  }
-  void pack() {
-    panels.resize(bg::weight_bytes(type, rows, cols, Layout::panels) + 64);
-    bg::pack_panels(aligned(), in_rows(), 0, bg::panels_of(rows));
-  }
-  char* aligned() { return panels.data() + (64 - reinterpret_cast<uintptr_t>(panels.data()) % 64) % 64; }
-  Weight in_rows() const { return {bytes.data() + 1, type, rows, cols}; }
-  Weight in_panels() { return {aligned(), type, rows, cols, Layout::panels}; }
-  // Σ_j |terms| of row n with x, where Q4_K's w counts as its two terms.
-  double terms(const Mat<float>& x, int64_t t, int64_t n) const {
-    std::vector<float> w(static_cast<size_t>(cols));
-    bg::read_row(w.data(), in_rows(), n);
-    double sum = 0;
-    for (int64_t j = 0; j < cols; ++j) {
-      double min = 0;
-      if (type == Type::q4_k) {
-        const auto* block = reinterpret_cast<const bg::BlockQ4_K*>(bytes.data() + 1) + (n * cols + j) / 256;
-        int s, m;
-        bg::q4_k_scale(block->scales, int(j % 256 / 32), &s, &m);
-        min = bg::f16_to_float(block->dmin) * double(m);
-      }
-      sum += std::fabs(double(x.at(t, j))) * (std::fabs(double(w[size_t(j)]) + min) + std::fabs(min));
-    }
-    return sum;
-  }
-};
+// Σ_j |terms|, where Q4_K's w counts as its two terms.
+double terms(const Mat<float>& x, const Matrix& w, int64_t t, int64_t n) {
+  double sum = 0;
+  for (int64_t j = 0; j < w.cols; ++j) sum += std::fabs(double(x.at(t, j))) * w.terms(n, j);
+  return sum;
+}
 
 std::vector<Backend>& tables() {
   static std::vector<Backend> all = [] {
@@ -124,7 +86,7 @@ TEST_CASE("cuda linear: of inputs that bf16 holds the sums lie within 2u for eac
       multiply(*b.ops, y, x, w.in_panels(), 8, 1);
       int wrong = 0;
       for (int64_t t = 0; t < T; ++t)
-        for (int64_t n = 0; n < N; ++n) wrong += !(std::fabs(double(y.at(t, n)) - exact.at(t, n)) <= (2 * double(D) + 64) * u * w.terms(x, t, n));
+        for (int64_t n = 0; n < N; ++n) wrong += !(std::fabs(double(y.at(t, n)) - exact.at(t, n)) <= (2 * double(D) + 64) * u * terms(x, w, t, n));
       CHECK_MESSAGE(wrong == 0, (b.label + " " + bg::type_name(type) + " " + std::to_string(D)));
     }
   }
@@ -188,7 +150,7 @@ TEST_CASE("cuda linear: NaN and infinity in x or w reach exactly the outputs the
     const int64_t D = bg::is_quantised(type) ? 768 : 579, N = 37, row = 21;
     Matrix w(type, N, D);
     const uint16_t inf = type == Type::bf16 ? 0x7f80 : 0x7c00;  // of the last block of a row: its d
-    auto* const block = reinterpret_cast<char*>(w.bytes.data() + 1) + bg::stored_bytes(type, (row + 1) * D) - bg::block_bytes(type);
+    auto* const block = reinterpret_cast<char*>(w.bytes()) + bg::stored_bytes(type, (row + 1) * D) - bg::block_bytes(type);
     std::memcpy(block + (type == Type::q6_k ? 208 : 0), &inf, 2);
     w.pack();
     for (const int64_t T : {1, 5, 20, 40}) {

@@ -4,11 +4,7 @@
 #include <array>
 #include <map>
 
-#include "kernels/blocks.h"
-#include "kernels/panels.h"
-#include "tests/kernels_support.h"
-#include "weights_convert/elements.h"
-#include "weights_convert/quantise.h"
+#include "tests/kernels_matrix.h"
 
 using namespace kernels_test;
 using bg::Layout;
@@ -20,58 +16,6 @@ using bg::Then;
 namespace {
 
 const Type kTypes[] = {Type::f32, Type::f16, Type::bf16, Type::q8_0, Type::q4_k, Type::q6_k};
-
-// A random matrix in both layouts, and its values.
-struct Matrix {
-  Type type;
-  int64_t rows, cols;
-  std::vector<uint16_t> bytes;
-  std::vector<char> panel_bytes;
-  std::vector<float> values;
-  Matrix(Type type_, int64_t rows_, int64_t cols_) : type(type_), rows(rows_), cols(cols_) {
-    std::vector<float> x(size_t(rows * cols));
-    for (float& v : x) v = normal();
-    bytes.resize(bg::stored_bytes(type, rows * cols) / 2 + 1);
-    if (bg::is_quantised(type))
-      bg::quantise(bytes.data(), type, x.data(), rows * cols);
-    else
-      bg::convert_elements(bytes.data(), type, x.data(), Type::f32, rows * cols);
-    finish();
-  }
-  // Every code the same, `code` as a stored byte, and scales of 1 (times 127 or 63).
-  Matrix(Type type_, int64_t rows_, int64_t cols_, unsigned char code) : type(type_), rows(rows_), cols(cols_), bytes(bg::stored_bytes(type, rows * cols) / 2) {
-    auto* byte = reinterpret_cast<unsigned char*>(bytes.data());
-    std::fill(byte, byte + 2 * bytes.size(), code);
-    const size_t size = bg::stored_bytes(type, bg::block_values(type));
-    const uint16_t one = 0x3c00;
-    for (unsigned char* b = byte; b < byte + 2 * bytes.size(); b += size) {
-      if (type == Type::q6_k) std::fill(b + 192, b + 208, static_cast<unsigned char>(127));
-      if (type == Type::q4_k) std::fill(b + 4, b + 16, static_cast<unsigned char>(255));
-      std::memcpy(type == Type::q6_k ? b + 208 : b, &one, 2);
-      if (type == Type::q4_k) std::memcpy(b + 2, &one, 2);
-    }
-    finish();
-  }
-  void finish() {
-    values.resize(size_t(rows * cols));
-    for (int64_t n = 0; n < rows; ++n) bg::read_row(values.data() + n * cols, in_rows(), n);
-    panel_bytes.resize(bg::weight_bytes(type, rows, cols, Layout::panels) + 64);
-    bg::pack_panels(aligned(), in_rows(), 0, bg::panels_of(rows));
-  }
-  char* aligned() { return panel_bytes.data() + (64 - reinterpret_cast<uintptr_t>(panel_bytes.data()) % 64) % 64; }
-  Weight in_rows() const { return {bytes.data(), type, rows, cols}; }
-  Weight in_panels() { return {aligned(), type, rows, cols, Layout::panels}; }
-  double value(int64_t n, int64_t j) const { return values[size_t(n * cols + j)]; }
-  // |w| as the bound of Q4_K counts it: both terms of the difference.
-  double terms(int64_t n, int64_t j) const {
-    if (type != Type::q4_k) return std::fabs(value(n, j));
-    const auto* block = reinterpret_cast<const bg::BlockQ4_K*>(bytes.data()) + (n * cols + j) / 256;
-    int s, m;
-    bg::q4_k_scale(block->scales, int(j % 256 / 32), &s, &m);
-    const double min = bg::f16_to_float(block->dmin) * double(m);
-    return std::fabs(value(n, j) + min) + std::fabs(min);
-  }
-};
 
 bool is_gpu(const std::string& name) { return name == "cuda" || name == "emulated"; }
 
@@ -123,7 +67,7 @@ TEST_CASE("panels: into panels and back is bit-exact, and a row reads the same f
         int wrong = 0;
         for (int64_t n = 0; n < rows; ++n) {
           bg::unpack_row(back.data(), m.in_panels(), n);
-          wrong += std::memcmp(back.data(), reinterpret_cast<const char*>(m.bytes.data()) + size_t(n) * row, row) != 0;
+          wrong += std::memcmp(back.data(), reinterpret_cast<const char*>(m.bytes()) + size_t(n) * row, row) != 0;
           bg::read_row(values.data(), m.in_panels(), n);
           wrong += std::memcmp(values.data(), m.values.data() + n * cols, size_t(cols) * 4) != 0;
         }
@@ -189,7 +133,7 @@ TEST_CASE("panels: the largest codes times the largest activations stay within w
     Mat<float> x(T, D);
     for (int64_t t = 0; t < T; ++t)
       for (int64_t j = 0; j < D; ++j) x.at(t, j) = t == 0 ? 1.0f : t == 1 ? -1.0f : t == 2 ? (j % 2 == 0 ? 1.0f : -1.0f) : t == 3 ? (j / 2 % 2 == 0 ? 1.0f : -1.0f) : uniform(0, 1) < 0.5f ? -1.0f : 1.0f;
-    Matrix w(type, N, D, code);
+    Matrix w = Matrix::of_code(type, N, D, code);
     Mat<double> exact(T, N), wide = widen(x);
     truth()->linear(wide.tensor(), std::array{Product{exact.tensor(), w.in_rows()}}.data(), 1);
     for (const Backend& b : fast_backends()) {
