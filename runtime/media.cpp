@@ -159,28 +159,29 @@ void select_with_text(const Run& run, const Model& m, const Weights& w, const Se
   choose(run, m, w, s, medium.features, text, medium);
 }
 
-uint64_t encode_workspace(const Model& m, const SelectorChoice& s, const Ops& real, const Medium& shape) {
+namespace {
+// What body(run, medium) takes of the workspace, of a medium shaped like this one.
+template <class Body>
+uint64_t planned(const Model& m, const SelectorChoice& s, const Ops& real, const Medium& shape, const Body& body) {
   const std::unique_ptr<Ops> ops = make_plan_ops(real);
   Arena arena(*ops, 0);
   Medium medium = shape;
   medium.rows.clear();
   medium.features.clear();
   take_rows(m, s, *ops, medium);
-  encode_medium({*ops, arena, nullptr, nullptr}, m, m.weights, s, {}, medium);
+  body({*ops, arena, nullptr, nullptr}, medium);
   return arena.peak();
+}
+}  // namespace
+
+uint64_t encode_workspace(const Model& m, const SelectorChoice& s, const Ops& real, const Medium& shape) {
+  return planned(m, s, real, shape, [&](const Run& run, Medium& medium) { encode_medium(run, m, m.weights, s, {}, medium); });
 }
 
 uint64_t select_workspace(const Model& m, const SelectorChoice& s, const Ops& real, const Medium& shape, int64_t text_rows) {
   if (!waits_for_text(s, shape)) return 0;
-  const std::unique_ptr<Ops> ops = make_plan_ops(real);
-  Arena arena(*ops, 0);
-  Medium medium = shape;
-  medium.rows.clear();
-  medium.features.clear();
-  take_rows(m, s, *ops, medium);
-  const Run run{*ops, arena, nullptr, nullptr};
-  select_with_text(run, m, m.weights, s, arena.tensor(text_rows, m.config.text.hidden), medium);
-  return arena.peak();
+  return planned(m, s, real, shape,
+                 [&](const Run& run, Medium& medium) { select_with_text(run, m, m.weights, s, run.arena.tensor(text_rows, m.config.text.hidden), medium); });
 }
 
 }  // namespace bg

@@ -50,16 +50,6 @@ Workspace::Workspace(const Bench& b, const std::function<void(const Run& run)>& 
   arena_.emplace(ops_, counting.peak());
 }
 
-Chunk text_chunk(int64_t first, int64_t count, int64_t vocab, Phase phase) {
-  Chunk c;
-  c.phase = phase;
-  for (int64_t t = first; t < first + count; ++t) {
-    c.ids.push_back(int32_t((t * 7919 + 13) % vocab));
-    c.positions.push_back({t, t, t});
-  }
-  return c;
-}
-
 void read_prompt(const Run& run, const Config::Text& c, const DecoderWeights& w, KvCache& cache, int64_t tokens, int64_t chunk, const std::vector<Tensor>& visual, Tensor logits) {
   cache.used = 0;
   while (cache.used < tokens) {

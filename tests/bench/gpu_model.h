@@ -50,7 +50,6 @@ class Workspace {
   std::optional<Arena> arena_;
 };
 
-Chunk text_chunk(int64_t first, int64_t count, int64_t vocab, Phase phase = Phase::prompt);
 
 // All of a prompt, in chunks as a session reads it: visual rows stand at the first places. Logits of the last token.
 void read_prompt(const Run& run, const Config::Text& c, const DecoderWeights& w, KvCache& cache, int64_t tokens, int64_t chunk, const std::vector<Tensor>& visual, Tensor logits);

@@ -43,16 +43,6 @@ class Workspace {
   std::optional<Arena> arena_;
 };
 
-Chunk text_chunk(int64_t first, int64_t count, int64_t vocab, Phase phase = Phase::prompt) {
-  Chunk c;
-  c.phase = phase;
-  for (int64_t t = first; t < first + count; ++t) {
-    c.ids.push_back(int32_t((t * 7919 + 13) % vocab));
-    c.positions.push_back({t, t, t});
-  }
-  return c;
-}
-
 // Weights and multiply-adds that every token meets (the output matrix only where logits are wanted).
 struct DecoderWork {
   explicit DecoderWork(const DecoderWeights& w) : output_bytes(bytes_of(w.output)), output_flop(flop_of(w.output)) {

@@ -47,4 +47,14 @@ Shape shape_4b() {
 
 Shape shape_06b() { return {"0.6B", decoder(28, 1024, 3072, 16, true)}; }
 
+Chunk text_chunk(int64_t first, int64_t count, int64_t vocab, Phase phase) {
+  Chunk c;
+  c.phase = phase;
+  for (int64_t t = first; t < first + count; ++t) {
+    c.ids.push_back(int32_t((t * 7919 + 13) % vocab));
+    c.positions.push_back({t, t, t});
+  }
+  return c;
+}
+
 }  // namespace bg::bench
