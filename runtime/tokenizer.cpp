@@ -96,7 +96,7 @@ size_t piece_end(const std::vector<int32_t>& text, const std::vector<CharClass>&
 // Token → id, by open addressing: a real vocabulary asks half a million times, and nodes and chains took half of a program's start.
 class IdOf {
  public:
-  explicit IdOf(const std::vector<std::string_view>& tokens) : tokens_(tokens), slots_(std::bit_ceil(2 * tokens.size() + 1)) {}
+  explicit IdOf(const std::vector<std::string_view>& tokens) : tokens_(tokens), slots_(std::bit_ceil(tokens.size() + tokens.size() / 2 + 1)) {}
   // The id of an equal token that is there already, −1 where there was none and `id` is now.
   int32_t add(int32_t id) {
     Slot& slot = slot_of(tokens_[size_t(id)]);
@@ -188,7 +188,11 @@ void Tokenizer::add_merges(const std::vector<std::string_view>& tokens, const st
     }
     left[rank] = normal_id(merge.substr(0, space), rank);
     right[rank] = normal_id(merge.substr(space + 1), rank);
-    merged_[rank] = normal_id(whole.assign(merge, 0, space).append(merge, space + 1), rank);
+    whole.assign(merge, 0, space).append(merge, space + 1);
+    // Vocabularies are numbered in the order of their merges: most searches, and those that wait for memory, are spared.
+    const size_t likely = rank > 0 ? size_t(merged_[rank - 1]) + 1 : 0;
+    const bool found = likely < tokens.size() && tokens[likely] == whole && types_[likely] == TokenType::normal;
+    merged_[rank] = found ? int32_t(likely) : normal_id(whole, rank);
     ++first_[size_t(left[rank]) + 1];
   }
   std::partial_sum(first_.begin(), first_.end(), first_.begin());
