@@ -4,6 +4,9 @@
 //         weight 1 − F(a)), so there is no division.
 // Error of both gelu, in units of |x|: p(a) is that of the polynomial, 0.6u at most, and of its steps, each at most u·|p| (terms fall): with Horner's rule
 // ln 2·2u·|p|·2^p ≤ 2u; 2^p 3u of ½ at most; product and sum 1u and u·|y|: below 8u·|x| + u·|y|, the contract has 16u·(|x| + |y|).
+#include <math.h>
+
+#include "kernels/blocks.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/simd.h"
 
@@ -76,8 +79,30 @@ void divide(float* y, float by, int64_t n) {
   each(y, y, n, [&](V a) __attribute__((always_inline)) { return div(a, total); });
 }
 
+// Plain loops, which the compiler makes vectors of.
+void round_bf16(uint16_t* y, const float* x, int64_t n) {
+  for (int64_t j = 0; j < n; ++j) y[j] = float_to_bf16(x[j]);
+}
+
+// The largest |x| is found as a whole number: NaN is the largest of all then, and makes d NaN.
+void round_q8_0(BlockQ8_0* y, const float* x, int64_t n) {
+  for (; n > 0; n -= 32, x += 32, ++y) {
+    uint32_t most = 0;
+    for (int i = 0; i < 32; ++i) {
+      const uint32_t size = bits_of_float(x[i]) & 0x7fffffff;
+      most = size > most ? size : most;
+    }
+    y->d = float_to_f16(float_of_bits(most) / 127);
+    const float d = f16_to_float(y->d);
+    for (int i = 0; i < 32; ++i) {
+      const float q = d > 0 ? nearbyintf(x[i] / d) : 0.0f;
+      y->q[i] = int8_t(q > 127 ? 127 : q >= -127 ? q : -127);
+    }
+  }
+}
+
 }  // namespace
 
-const ElementIsa element = {gelu_tanh, gelu_erf, silu_mul, exp_negatives, add_floats, mix, divide};
+const ElementIsa element = {gelu_tanh, gelu_erf, silu_mul, exp_negatives, add_floats, mix, divide, round_bf16, round_q8_0};
 
 }  // namespace bg::cpu::BG_ISA

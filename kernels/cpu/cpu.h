@@ -54,6 +54,7 @@ void write(const Context& c, Tensor y, const float* x);
 void read(const Context& c, float* y, Tensor x);
 void read(const Context& c, double* y, Tensor x);
 void copy(const Context& c, Tensor y, Tensor x);
+void put_row(const Context& c, void* y, Type type, const float* x, int64_t n);  // one row of it
 void gather_rows(const Context& c, Tensor y, Tensor x, const int64_t* index);
 void scatter_rows(const Context& c, Tensor y, Tensor x, const int64_t* index);
 void scatter_add_rows(const Context& c, Tensor y, Tensor x, const int64_t* index);

@@ -5,6 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+namespace bg {
+struct BlockQ8_0;
+}
 namespace bg::cpu {
 
 #if defined(__x86_64__)
@@ -28,6 +31,9 @@ struct ElementIsa {
   void (*add)(float* y, const float* x, int64_t n);           // y += x
   void (*mix)(float* y, float f, const float* x, float w, int64_t n);  // y = y·f + x·w
   void (*divide)(float* y, float by, int64_t n);              // y /= by
+  // As `copy` writes a cache: to the nearest bf16; to blocks of Q8_0, n a multiple of 32.
+  void (*round_bf16)(uint16_t* y, const float* x, int64_t n);
+  void (*round_q8_0)(BlockQ8_0* y, const float* x, int64_t n);
 };
 
 // `rows` rows of n floats, `stride` floats from one to the next. y may be x.

@@ -1,8 +1,5 @@
 // Rotary positions, and new tokens into the cache; a row per unit of work.
-#include <cstring>
-
 #include "kernels/cpu/cpu.h"
-#include "kernels/ref/ref.h"
 
 namespace bg::cpu {
 
@@ -18,16 +15,9 @@ void rotate_into_cache(const Context& c, Tensor keys, Tensor values, Tensor q, T
     c.isa.rotary->rotate(x, n, d / 2, row(cos, t), row(sin, t));
   };
   const auto keep = [&](const Tensor& cache, const float* x, int64_t t) {
-    for (int64_t h = 0; h < kv_heads; ++h, x += d) {
-      void* to = cache.part(h, kv_heads).row_range(past + t, 1).data;
-      if (cache.type == Type::f32) {
-        std::memcpy(to, x, size_t(d) * sizeof(float));
-      } else {
-        ref::round_row(to, cache.type, x, d);
-      }
-    }
+    for (int64_t h = 0; h < kv_heads; ++h, x += d) put_row(c, cache.part(h, kv_heads).row_range(past + t, 1).data, cache.type, x, d);
   };
-  for_rows(c, q.rows, 5 * q.cols + 20 * k.cols, [&](int64_t t) {
+  for_rows(c, q.rows, 5 * q.cols + 10 * k.cols, [&](int64_t t) {
     turn(row(q, t), heads, wq, t);
     turn(row(k, t), kv_heads, wk, t);
     keep(keys, row(k, t), t);

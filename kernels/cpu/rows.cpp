@@ -25,12 +25,14 @@ void read(const Context& c, double* y, Tensor x) {
   });
 }
 
+void put_row(const Context& c, void* y, Type type, const float* x, int64_t n) {
+  if (type == Type::f32) return copy_row(static_cast<float*>(y), x, n);
+  if (type == Type::bf16) return c.isa.element->round_bf16(static_cast<uint16_t*>(y), x, n);
+  c.isa.element->round_q8_0(static_cast<BlockQ8_0*>(y), x, n);
+}
+
 void copy(const Context& c, Tensor y, Tensor x) {
-  if (y.type == Type::f32) {
-    for_rows(c, x.rows, x.cols, [&](int64_t t) { copy_row(row(y, t), row(x, t), x.cols); });
-  } else {
-    for_rows(c, x.rows, 8 * x.cols, [&](int64_t t) { ref::round_row(y.row_range(t, 1).data, y.type, row(x, t), x.cols); });
-  }
+  for_rows(c, x.rows, 2 * x.cols, [&](int64_t t) { put_row(c, y.row_range(t, 1).data, y.type, row(x, t), x.cols); });
 }
 
 void gather_rows(const Context& c, Tensor y, Tensor x, const int64_t* index) {

@@ -32,7 +32,7 @@ static BlockQ8_0 rounded_q8_0(const float* x) {
   const float d = f16_to_float(b.d);
   for (int i = 0; i < 32; ++i) {
     const float q = d > 0 ? std::nearbyint(x[i] / d) : 0;  // a d near the end of f16's range may be far below max|x|/127
-    b.q[i] = int8_t(q > 127 ? 127 : q < -127 ? -127 : q);
+    b.q[i] = int8_t(q > 127 ? 127 : q >= -127 ? q : -127);
   }
   return b;
 }
