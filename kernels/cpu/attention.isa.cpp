@@ -131,7 +131,7 @@ struct FloatPath {
   static constexpr int64_t kBlock = kBlockKeys, kGroup = 16 * kVectors;
   static constexpr int64_t kScratch = kGroup * kBlock;  // z
 
-  // `count` keys and their values, as floats. They lie far apart in memory, often a page each, so rows that share them take a copy.
+  // `count` keys and their values, as floats. Those of frames lie far apart in memory, often a page each, so rows that share them take a copy.
   struct Keys {
     const float *k, *v;
     int64_t k_stride, v_stride;  // floats

@@ -205,7 +205,7 @@ static_assert((PairPath::kScratch + kAttendQueries + PairPath::kBlock * kHeadDim
 BG_INLINE I some_bf16(const Bf16* row, bool all) { return all ? load_i(row) : _mm512_maskz_loadu_epi32(0xff, row); }
 BG_INLINE I some_bf16(const float* row, bool all) { return to_bf16(load(row), all ? load(row + 16) : splat(0.0f)); }
 
-// k[i]: pair i of a line of 64 bytes, from column j on, of sixteen rows of keys. Whole lines: rows lie so far apart that few of them stay in the first cache.
+// k[i]: pair i of a line of 64 bytes, from column j on, of sixteen rows of keys. Whole lines: each is read once.
 // Of bf16, a line may be half a line.
 BG_INLINE void pairs_of_lines(I (&k)[16], HeadRows<Bf16> rows, int64_t j, bool whole) {
   BG_UNROLL for (int s = 0; s < 16; ++s) k[s] = some_bf16(rows[s] + j, whole);

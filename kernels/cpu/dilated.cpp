@@ -56,8 +56,8 @@ struct Unit {
     int64_t where[kAttendRows], count = 0;
     const auto attend = [&] {
       if (count == 0) return;
-      const int64_t last = k.rows - start - j;
-      AttendArgs args = attend_args(c, k.row_range(start + j, last).col_range(head * d, d), v.row_range(start + j, last).col_range(head * d, d), r);
+      const auto from_first = [&](const Tensor& x) { return x.row_range(start + j, x.rows - start - j).col_range(head * d, d); };
+      AttendArgs args = attend_args(c, from_first(k), from_first(v), r);
       args.zeros = zeros;
       auto* states = reinterpret_cast<float*>(c.scratch_of(thread));
       c.isa.attention->sums(states, args, rows, count, 0, divide_up(keys, kSpanKeys), c.scratch_of(thread) + kAttendStates);
