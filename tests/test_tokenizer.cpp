@@ -348,6 +348,16 @@ TEST_CASE("tokenizer: a stream fed byte by byte gives the whole decode, and only
   CHECK(stream.push("x") == "x");
 }
 
+// Such a file would otherwise take the square of its size to open.
+TEST_CASE("tokenizer: a vocabulary made to fall on one place of the hash table is refused") {
+  std::vector<std::pair<std::string, int>> tokens;
+  for (int i = 0; tokens.size() < 1100; ++i) {  // 1,356 with the bytes: a table of 2,048
+    const std::string token = "t" + std::to_string(i);
+    if (std::hash<std::string_view>()(token) % 2048 == 77) tokens.push_back({token, 1});
+  }
+  check_error([&] { make(bytes_and(tokens)); }, Status::bad_file, "1024 tokens fall on one place of the hash table");
+}
+
 TEST_CASE("tokenizer: every error of the vocabulary") {
   const auto fails = [](const TokenizerTables& tables, const std::string& part) { check_error([&] { make(tables); }, Status::bad_file, part); };
   TokenizerTables tables = pairs_tables();

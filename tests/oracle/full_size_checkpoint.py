@@ -4,8 +4,9 @@ The tensors are zeros that take no disk; the converted file takes 17.6 GB. Not a
 Versions: Python 3.11, no packages. Names and shapes are written out here, independently of runtime/names.cpp.
 Command (from the repository root, after `make cli`):
   python tests/oracle/full_size_checkpoint.py [--tokenizer TOKENIZER.json] FOLDER [build/release/breastgpt-convert TARGET.gguf [--type bf16]]
---tokenizer: Qwen3's own file, to which the slide's token is added; without it the tests' small one, which starts faster. The second form also runs the converter and prints its wall time and the peak of its own memory: RssAnon of /proc/PID/status, read every
-20 ms, which is what the process holds beside the pages of mapped files.
+--tokenizer: Qwen3's own file, to which the slide's token is added; without it the tests' small one, which starts faster. The second form
+also runs the converter and prints its wall time and the peak of its own memory: RssAnon of /proc/PID/status, read every 20 ms, which is
+what the process holds beside the pages of mapped files.
 """
 import json
 import os
