@@ -37,8 +37,8 @@ struct Unpacked {         // rows of x that are packed by one call: of one block
   const float* row(int64_t i) const { return data + i * stride; }
 };
 
-// Whether the weights of a row alone are asked of the first cache rather than the second: where requests that wait for memory there hold nothing up (ops.cpp).
-bool ask_first_cache();
+// Whether a row alone asks for its weights far ahead (ops.cpp; linear_parts.h, Near and Far).
+bool asks_far_ahead();
 
 struct LinearIsa {
   Packing (*packing)(Type weights, Precision precision, Phase phase);

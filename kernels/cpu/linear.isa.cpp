@@ -248,11 +248,12 @@ void tile_rows_bf16(int64_t rows, float* sums, const char* x, const Chunk& w, bo
   }
 }
 
-// A row alone, its bf16 one behind the other: the weights of a panel in the order of memory, asked for before they are wanted (kAheadOfRow).
+// A row alone, its bf16 one behind the other: the weights of a panel in the order of memory, asked for before they are wanted.
+template <class Ahead>
 void row_bf16(float* sums, const char* x, const char* lines, int64_t inputs, bool resume) {
   V sum = resume ? load(sums) : splat(0.0f);
   for (int64_t j = 0; j < inputs; j += 2, lines += 64) {
-    __builtin_prefetch(lines + kAheadOfRow, 0, 2);
+    ask<Ahead, 2>(lines);
     int32_t pair;
     memcpy(&pair, x + 2 * j, 4);
     sum = dot2_bf16(sum, load_i(lines), splat_i(pair));
@@ -262,10 +263,11 @@ void row_bf16(float* sums, const char* x, const char* lines, int64_t inputs, boo
 
 void group_one_bf16(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch) {
   const int64_t most = w.layout == Layout::panels ? x.D : kBf16Inputs;
+  const auto row = asks_far_ahead() ? row_bf16<Far> : row_bf16<Near>;
   for (int64_t n = 0; n < count; ++n, sums += 16) {
     for (int64_t j0 = 0; j0 < x.D; j0 += most) {
       const Chunk chunk = chunk_of(w, first + n, 1, j0, least(most, x.D - j0), scratch);
-      row_bf16(sums, static_cast<const char*>(x.data) + 2 * j0, chunk.at, chunk.len, j0 > 0);
+      row(sums, static_cast<const char*>(x.data) + 2 * j0, chunk.at, chunk.len, j0 > 0);
     }
   }
 }

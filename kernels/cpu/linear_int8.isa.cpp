@@ -100,14 +100,6 @@ struct OneRow {
 BG_INLINE float* scales_of(char* spread) { return reinterpret_cast<float*>(spread + kSpreadCodes); }
 BG_INLINE char* mins_of(char* spread) { return spread + kSpreadCodes + kSpreadScales; }
 
-// Asks a cache for the line that lies `ahead` bytes behind this one. AMD's Zen 4 reads 1.3 to 1.5 times as fast where only the second cache is asked, Zen 5 Q4_K 1.05 times
-// as fast where the first one is.
-template <int cache = BG_DPBF16 ? 2 : 1>
-BG_INLINE void ask(const char* line, int64_t ahead) { __builtin_prefetch(line + ahead, 0, cache == 1 ? 3 : 2); }
-
-// Unpacking a chunk: far enough for the first cache, near enough that the second has them (PERFORMANCE.md).
-constexpr int64_t kAhead = 1024;
-
 // Q6_K has its codes in two places of a group, read by turns, and the prefetchers of AMD's cores do not follow that (half of the bandwidth is lost): there every line is
 // first loaded in the order of memory.
 constexpr int kLinesQ6K = 53;
@@ -152,7 +144,7 @@ void spread_q4_k(char* to, const char* group, int64_t len) {
   float* scales = scales_of(to);
   char *codes = to, *pairs = mins_of(to);
   for (int64_t j = 0; j < len; j += 256, group += 2304, codes += 4096, scales += 8 * 16, pairs += 5 * 64) {
-    for (int i = 0; i < 4; ++i) ask(group + 64 * i, kAhead);
+    for (int i = 0; i < 4; ++i) ask<Near>(group + 64 * i);
     const V d = load(reinterpret_cast<const F16*>(group)), dmin = load(reinterpret_cast<const F16*>(group) + 16);
     const I z0 = load_i(group + 64), z1 = load_i(group + 128), z2 = load_i(group + 192);
     I mins[4];
@@ -162,7 +154,7 @@ void spread_q4_k(char* to, const char* group, int64_t len) {
     for (int c = 0; c < 4; ++c) {
       BG_UNROLL for (int i = 0; i < 8; ++i) {
         const char* line = group + 256 + 64 * (8 * c + i);
-        ask(line, kAhead);
+        ask<Near>(line);
         const I q = load_i(line);
         store_i(codes + 64 * (16 * c + i), and_i(q, low4));
         store_i(codes + 64 * (16 * c + 8 + i), and_i(shr<4>(q), low4));
@@ -177,7 +169,7 @@ void spread_q6_k(char* to, const char* group, int64_t len) {
   char* codes = to;
   for (int64_t j = 0; j < len; j += 256, group += 3392, codes += 4096, scales += 16 * 16) {
     BG_UNROLL for (int i = 0; i < kLinesQ6K; ++i) touch_q6_k(group + 64 * i);
-    if (!BG_DPBF16) for (int i = 0; i < 5; ++i) ask(group + 64 * i, kAhead);
+    if (!BG_DPBF16) for (int i = 0; i < 5; ++i) ask<Near>(group + 64 * i);
     const V d = load(reinterpret_cast<const F16*>(group));
     BG_UNROLL for (int i = 0; i < 4; ++i) {
       const I s = load_i(group + 64 + 64 * i);
@@ -190,7 +182,7 @@ void spread_q6_k(char* to, const char* group, int64_t len) {
     for (int h = 0; h < 2; ++h) {
       BG_UNROLL for (int i = 0; i < 8; ++i) {
         const char *l0 = low + 64 * (16 * h + i), *l1 = l0 + 512, *hi = high + 64 * (8 * h + i);
-        if (!BG_DPBF16) ask(l0, kAhead), ask(l1, kAhead), ask(hi, kAhead);
+        if (!BG_DPBF16) ask<Near>(l0), ask<Near>(l1), ask<Near>(hi);
         const I a = load_i(l0), b = load_i(l1), c = load_i(hi);
         char* line = codes + 64 * (32 * h + i);
         store_i(line, or_i(and_i(a, low4), and_i(shl<4>(c), high2)));
@@ -214,33 +206,39 @@ BG_INLINE I broadcast(const char* codes) {
 // The codes go from the panels, one behind the other in memory, into the products without a stop, so that reading never waits for work. The same numbers in the same order as
 // in tiles. sums: sixteen of each panel.
 
+template <class Ahead>
 void row_q8_0(float* sums, const OneRow& x, const char* group, int64_t inputs, bool resume, int64_t panels) {
   for (float* end = sums + 16 * panels; sums < end; sums += 16) {
     V sum = resume ? load(sums) : splat(0.0f);
     for (int64_t b = 0; 32 * b < inputs; b += 2, group += 1088) {
-      ask(group + 1024, kAheadOfRow);
+      const char* codes = reinterpret_cast<const char*>(x.codes) + 32 * b;
+      const int64_t blocks = least(2, inputs / 32 - b);
+      I s[2];
       BG_UNROLL for (int half = 0; half < 2; ++half) {
-        if (32 * (b + half) >= inputs) break;
-        I s = start_biased(x.sums[b + half]);
-        BG_UNROLL for (int i = 0; i < 8; ++i) {
-          const char* line = group + 512 * half + 64 * i;
-          ask(line, kAheadOfRow);
-          s = dot4_biased(s, load_i(line), broadcast(reinterpret_cast<const char*>(x.codes) + 32 * (b + half) + 4 * i));
+        if (half == blocks) break;
+        s[half] = start_biased(x.sums[b + half]);
+        BG_UNROLL for (int i = 8 * half; i < 8 * half + 8; ++i) {
+          ask<Ahead, Near::cache>(group + 64 * i);
+          s[half] = dot4_biased(s[half], load_i(group + 64 * i), broadcast(codes + 4 * i));
         }
-        sum = madd(to_float(s), mul(load(reinterpret_cast<const F16*>(group + 1024) + 16 * half), splat(x.d[b + half])), sum);
+      }
+      ask<Ahead, Near::cache>(group + 1024);
+      BG_UNROLL for (int half = 0; half < 2; ++half) {
+        if (half == blocks) break;
+        sum = madd(to_float(s[half]), mul(load(reinterpret_cast<const F16*>(group + 1024) + 16 * half), splat(x.d[b + half])), sum);
       }
     }
     store(sums, sum);
   }
 }
 
-template <int cache>
+template <class Ahead>
 void row_q4_k(float* sums, const OneRow& x, const char* group, int64_t inputs, bool resume, int64_t panels) {
   const I low4 = splat_i(0x0f0f0f0f);
   for (float* end = sums + 16 * panels; sums < end; sums += 16) {
     V sum = resume ? load(sums) : splat(0.0f);
     for (int64_t g = 0; 256 * g < inputs; ++g, group += 2304) {
-      BG_UNROLL for (int i = 0; i < 4; ++i) ask<cache>(group + 64 * i, kAheadOfRow);
+      BG_UNROLL for (int i = 0; i < 4; ++i) ask<Ahead>(group + 64 * i);
       const V d = load(reinterpret_cast<const F16*>(group)), dmin = load(reinterpret_cast<const F16*>(group) + 16);
       const I z0 = load_i(group + 64), z1 = load_i(group + 128), z2 = load_i(group + 192);
       alignas(64) float scales[8 * 16];
@@ -254,7 +252,7 @@ void row_q4_k(float* sums, const OneRow& x, const char* group, int64_t inputs, b
         I even = zero_i(), odd = zero_i();
         BG_UNROLL for (int i = 0; i < 8; ++i) {
           const char* line = group + 256 + 64 * (8 * c + i);
-          ask<cache>(line, kAheadOfRow);
+          ask<Ahead>(line);
           const I q = load_i(line);
           even = dot4_part(even, and_i(q, low4), codes + 4 * i);
           odd = dot4_part(odd, high_codes(q), codes + 32 + 4 * i);
@@ -268,6 +266,54 @@ void row_q4_k(float* sums, const OneRow& x, const char* group, int64_t inputs, b
   }
 }
 
+// part + what sub-block b gives: `s` is the sum of its products, `z` the line with its scale.
+template <int b>
+BG_INLINE V q6_k_add(V part, I s, I z, V d) {
+  return madd(to_float(dot4_whole(s)), mul(d, to_float(shr_signed<24>(shl<24 - 8 * (b % 4)>(z)))), part);
+}
+
+// What a group gives. starts: what its sixteen sums begin with.
+#if BG_AVX512
+// There are registers for all sums, so low and high bits are multiplied apart, S_b = Σ (q & 15)·a + Σ (q & 48)·a, and every line is read once, in the order of memory: the hardware
+// does not follow two places that are read by turns.
+template <class Ahead>
+BG_INLINE V q6_k_group(const char* group, const char* codes, const int32_t* starts) {
+  const I low4 = splat_i(0x0f0f0f0f), high2 = splat_i(0x30303030);
+  BG_UNROLL for (int i = 0; i < 5; ++i) ask<Ahead>(group + 64 * i);
+  const V d = load(reinterpret_cast<const F16*>(group));
+  const I z0 = load_i(group + 64), z1 = load_i(group + 128), z2 = load_i(group + 192), z3 = load_i(group + 256);
+  I s[16];
+  BG_UNROLL for (int b = 0; b < 16; ++b) s[b] = splat_i(starts[b]);
+  BG_UNROLL for (int n = 0; n < 32; ++n) {
+    const char *line = group + 320 + 64 * n, *a = codes + 64 * (n / 8) + 4 * (n % 8);
+    I* sum = s + 4 * (n / 8) + n % 8 / 4;
+    ask<Ahead>(line);
+    const I q = load_i(line);
+    sum[0] = dot4_part(sum[0], and_i(q, low4), a);
+    sum[2] = dot4_part(sum[2], and_i(shr<4>(q), low4), a + 32);
+  }
+  BG_UNROLL for (int n = 0; n < 16; ++n) {
+    const char *line = group + 320 + 2048 + 64 * n, *a = codes + 128 * (n / 8) + 4 * (n % 8);
+    I* sum = s + 8 * (n / 8) + n % 8 / 4;
+    ask<Ahead>(line);
+    const I q = load_i(line);
+    sum[0] = dot4_part(sum[0], and_i(shl<4>(q), high2), a);
+    sum[2] = dot4_part(sum[2], and_i(shl<2>(q), high2), a + 32);
+    sum[4] = dot4_part(sum[4], and_i(q, high2), a + 64);
+    sum[6] = dot4_part(sum[6], and_i(shr<2>(q), high2), a + 96);
+  }
+  V part = q6_k_add<1>(q6_k_add<0>(splat(0.0f), s[0], z0, d), s[1], z0, d);
+  part = q6_k_add<3>(q6_k_add<2>(part, s[2], z0, d), s[3], z0, d);
+  part = q6_k_add<5>(q6_k_add<4>(part, s[4], z1, d), s[5], z1, d);
+  part = q6_k_add<7>(q6_k_add<6>(part, s[6], z1, d), s[7], z1, d);
+  part = q6_k_add<9>(q6_k_add<8>(part, s[8], z2, d), s[9], z2, d);
+  part = q6_k_add<11>(q6_k_add<10>(part, s[10], z2, d), s[11], z2, d);
+  part = q6_k_add<13>(q6_k_add<12>(part, s[12], z3, d), s[13], z3, d);
+  return q6_k_add<15>(q6_k_add<14>(part, s[14], z3, d), s[15], z3, d);
+}
+#else
+// With sixteen registers the sub-blocks come one after the other.
+
 // Codes of four inputs in quarter p of 128: low four bits from `low`, high two from `high`.
 template <int p>
 BG_INLINE I q6_k_codes(I low, I high) {
@@ -275,79 +321,43 @@ BG_INLINE I q6_k_codes(I low, I high) {
   const I up = p == 0 ? shl<4>(high) : p == 1 ? shl<2>(high) : p == 2 ? high : shr<2>(high);
   return or_i(and_i(p % 2 == 0 ? low : shr<4>(low), low4), and_i(up, high2));
 }
-
-// part + what sub-block k of quarter p gives: `s` is the sum of its products.
-template <int p, int k>
-BG_INLINE V q6_k_add(V part, I s, V d, const char* scales) {
-  constexpr int first = 2 * p % 4;
-  const I z = load_i(scales + 64 * (p / 2)), scale = shr_signed<24>(k == 0 ? shl<24 - 8 * first>(z) : shl<16 - 8 * first>(z));
-  return madd(to_float(dot4_whole(s)), mul(d, to_float(scale)), part);
+template <int b>
+BG_INLINE V q6_k_block(V part, const char* group, const char* codes, const int32_t* starts, V d) {
+  constexpr int h = b / 8, p = b % 8 / 2, k = b % 2;
+  const char *low = group + 320 + 1024 * h + 512 * (p / 2), *high = group + 320 + 2048 + 512 * h;
+  I s = splat_i(starts[b]);
+  BG_UNROLL for (int i = 4 * k; i < 4 * k + 4; ++i) s = dot4_part(s, q6_k_codes<p>(load_i(low + 64 * i), load_i(high + 64 * i)), codes + 128 * h + 32 * p + 4 * i);
+  return q6_k_add<b>(part, s, load_i(group + 64 + 64 * (b / 4)), d);
 }
-
-// part + what half h of a group gives: sub-blocks 2p and 2p + 1 are those of quarter p. Where there are registers for all eight sums every line is loaded once; with sixteen
-// registers the sub-blocks come one after the other.
-#if BG_AVX512
-template <int cache>
-BG_INLINE V q6_k_half(V part, const char* low, const char* high, const char* codes, const int32_t* starts, V d, const char* scales, const char* later, int h) {
-  I s[8];
-  BG_UNROLL for (int i = 0; i < 8; ++i) s[i] = splat_i(starts[i]);
-  BG_UNROLL for (int i = 0; i < 8; ++i) {
-    BG_UNROLL for (int n = kLinesQ6K * (8 * h + i) / 16; n < kLinesQ6K * (8 * h + i + 1) / 16; ++n) {
-      if (BG_DPBF16) ask<cache>(later + 64 * n, kAheadOfRow);
-      touch_q6_k(later + 64 * n);
-    }
-    const int k = i / 4;
-    const I a = load_i(low + 64 * i), b = load_i(low + 512 + 64 * i), c = load_i(high + 64 * i);
-    s[k] = dot4_part(s[k], q6_k_codes<0>(a, c), codes + 4 * i);
-    s[2 + k] = dot4_part(s[2 + k], q6_k_codes<1>(a, c), codes + 32 + 4 * i);
-    s[4 + k] = dot4_part(s[4 + k], q6_k_codes<2>(b, c), codes + 64 + 4 * i);
-    s[6 + k] = dot4_part(s[6 + k], q6_k_codes<3>(b, c), codes + 96 + 4 * i);
+template <class Ahead, int b = 0>
+BG_INLINE V q6_k_blocks(V part, const char* group, const char* codes, const int32_t* starts, V d) {
+  if constexpr (b == 16) {
+    return part;
+  } else {
+    if (b % 8 == 0) for (int i = 0; i < 24; ++i) ask<Ahead>(group + 320 + 64 * (3 * b + i));
+    return q6_k_blocks<Ahead, b + 1>(q6_k_block<b>(part, group, codes, starts, d), group, codes, starts, d);
   }
-  part = q6_k_add<0, 1>(q6_k_add<0, 0>(part, s[0], d, scales), s[1], d, scales);
-  part = q6_k_add<1, 1>(q6_k_add<1, 0>(part, s[2], d, scales), s[3], d, scales);
-  part = q6_k_add<2, 1>(q6_k_add<2, 0>(part, s[4], d, scales), s[5], d, scales);
-  return q6_k_add<3, 1>(q6_k_add<3, 0>(part, s[6], d, scales), s[7], d, scales);
 }
-#else
-template <int p, int k>
-BG_INLINE V q6_k_block(V part, const char* low, const char* high, const char* codes, const int32_t* starts, V d, const char* scales) {
-  I s = splat_i(starts[2 * p + k]);
-  BG_UNROLL for (int i = 4 * k; i < 4 * k + 4; ++i) s = dot4_part(s, q6_k_codes<p>(load_i(low + 512 * (p / 2) + 64 * i), load_i(high + 64 * i)), codes + 32 * p + 4 * i);
-  return q6_k_add<p, k>(part, s, d, scales);
-}
-template <int p>
-BG_INLINE V q6_k_quarter(V part, const char* low, const char* high, const char* codes, const int32_t* starts, V d, const char* scales) {
-  return q6_k_block<p, 1>(q6_k_block<p, 0>(part, low, high, codes, starts, d, scales), low, high, codes, starts, d, scales);
-}
-template <int cache>
-BG_INLINE V q6_k_half(V part, const char* low, const char* high, const char* codes, const int32_t* starts, V d, const char* scales, const char*, int) {
-  part = q6_k_quarter<0>(part, low, high, codes, starts, d, scales);
-  part = q6_k_quarter<1>(part, low, high, codes, starts, d, scales);
-  part = q6_k_quarter<2>(part, low, high, codes, starts, d, scales);
-  return q6_k_quarter<3>(part, low, high, codes, starts, d, scales);
+template <class Ahead>
+BG_INLINE V q6_k_group(const char* group, const char* codes, const int32_t* starts) {
+  BG_UNROLL for (int i = 0; i < 5; ++i) ask<Ahead>(group + 64 * i);
+  return q6_k_blocks<Ahead>(splat(0.0f), group, codes, starts, load(reinterpret_cast<const F16*>(group)));
 }
 #endif
 
-template <int cache>
+template <class Ahead>
 void row_q6_k(float* sums, const OneRow& x, const char* group, int64_t inputs, bool resume, int64_t panels) {
-  const char* last = group + size_t(panels * (inputs / 256) - 1) * 3392;  // behind which nothing may be read
   for (float* end = sums + 16 * panels; sums < end; sums += 16) {
     V sum = resume ? load(sums) : splat(0.0f);
-    for (int64_t g = 0; 256 * g < inputs; ++g, group += 3392) {
-      const char* later = group < last ? group + 3392 : last;
-      if (!BG_DPBF16) BG_UNROLL for (int i = 0; i < 5; ++i) ask<cache>(group + 64 * i, kAheadOfRow);
-      const V d = load(reinterpret_cast<const F16*>(group));
-      V part = splat(0.0f);
-      BG_UNROLL for (int h = 0; h < 2; ++h) {
-        const char *low = group + 320 + 1024 * h, *high = group + 320 + 2048 + 512 * h, *codes = reinterpret_cast<const char*>(x.codes) + 256 * g + 128 * h, *scales = group + 64 + 128 * h;
-        if (!BG_DPBF16) for (int i = 0; i < 24; ++i) ask<cache>(group + 320 + 64 * (24 * h + i), kAheadOfRow);
-        const int32_t* starts = x.sums + 16 * g + 8 * h;
-        part = q6_k_half<cache>(part, low, high, codes, starts, d, scales, later, h);
-      }
-      sum = madd(part, splat(x.d[g]), sum);
-    }
+    for (int64_t g = 0; 256 * g < inputs; ++g, group += 3392)
+      sum = madd(q6_k_group<Ahead>(group, reinterpret_cast<const char*>(x.codes) + 256 * g, x.sums + 16 * g), splat(x.d[g]), sum);
     store(sums, sum);
   }
+}
+
+template <class Ahead>
+auto row_of(Type t) {
+  return t == Type::q8_0 ? row_q8_0<Ahead> : t == Type::q4_k ? row_q4_k<Ahead> : row_q6_k<Ahead>;
 }
 
 }  // namespace
@@ -384,8 +394,8 @@ void pack_one_q8k(void* to, const float* x, int64_t D) {
 void group_int8(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch) {
   if (x.count > 1) return group_rows(sums, x, w, first, count, scratch);
   const Packing p = w.type == Type::q8_0 ? kPackQ8 : kPackQ8K;
-  const bool in_panels = w.layout == Layout::panels, first_cache = !BG_DPBF16 || ask_first_cache();
-  const auto row = w.type == Type::q8_0 ? row_q8_0 : w.type == Type::q4_k ? (first_cache ? row_q4_k<1> : row_q4_k<2>) : first_cache ? row_q6_k<1> : row_q6_k<2>;
+  const bool in_panels = w.layout == Layout::panels, far = BG_DPBF16 && asks_far_ahead();
+  const auto row = far ? row_of<Far>(w.type) : row_of<Near>(w.type);
   const int64_t together = in_panels ? count : 1, most = in_panels ? x.D : kInt8Inputs;
   for (int64_t n = 0; n < count; n += together) {
     for (int64_t j0 = 0, len; j0 < x.D; j0 += len) {

@@ -104,7 +104,7 @@ void widen_q8_0(char* to, float* scales, const char* group, int64_t len) {
   for (int64_t j = 0; j < len; j += 32, to += 1024, scales += 16) {
     const char *lines = group + 512 * (j / 32 % 2), *d = group + 1024 + 32 * (j / 32 % 2);
     for (int i = 0; i < 8; ++i) {
-      ask(lines + 64 * i, kAhead);
+      ask<Near>(lines + 64 * i);
       BG_UNROLL for (int half = 0; half < 2; ++half) {
         const __m256i q = _mm256_xor_si256(bytes_at(lines + 64 * i + 32 * half), bias);
         _mm256_store_si256(reinterpret_cast<__m256i*>(to + 128 * i + 32 * half), _mm256_srai_epi16(_mm256_shuffle_epi8(q, low), 8));

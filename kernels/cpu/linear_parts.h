@@ -35,8 +35,18 @@ BG_INLINE Chunk chunk_of(const Weight& w, int64_t panel, int64_t count, int64_t 
 // Inputs of one pass over a group, whole blocks of every type: the chunk of x that all rows read (rows × inputs) stays in the second cache.
 constexpr int64_t kFloatInputs = 512, kInt8Inputs = BG_AVX512 ? 512 : 1024, kBf16Inputs = 256;
 
-// Bytes that a row alone asks for beforehand: more than arrives while memory answers, on AMD's newest cores 40 GB/s in 0.1 µs (PERFORMANCE.md).
-constexpr int64_t kAheadOfRow = BG_DPBF16 ? 6912 : 1024;
+// How far ahead weights are asked for, and of which cache. Near: where the hardware follows a stream by itself (AMD's Zen 4 reads 1.3 to 1.5 times as fast where only the second
+// cache is asked, and no page is crossed early). Far: a row alone on Zen 5, which reads 40 GB/s and waits 0.1 µs for memory (PERFORMANCE.md).
+struct Near {
+  static constexpr int64_t bytes = 1024;
+  static constexpr int cache = BG_DPBF16 ? 2 : 1;
+};
+struct Far {
+  static constexpr int64_t bytes = 6912;
+  static constexpr int cache = 1;
+};
+template <class Ahead, int cache = Ahead::cache>
+BG_INLINE void ask(const char* line) { __builtin_prefetch(line + Ahead::bytes, 0, cache == 1 ? 3 : 2); }
 
 // Panels [n, n + panels) of a group, inputs [j0, j0 + len).
 struct Pass {

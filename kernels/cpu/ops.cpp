@@ -95,13 +95,13 @@ bool has_neon_i8mm() { return has_neon() && (getauxval(AT_HWCAP2) & HWCAP2_I8MM)
 }  // namespace
 
 // AMD's Zen 5 is family 26; base and extended family add up to that.
-bool cpu::ask_first_cache() {
+bool cpu::asks_far_ahead() {
 #if defined(__x86_64__)
-  static const bool ask = [] {
+  static const bool far = [] {
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
     return is_amd() && __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> 8 & 15) + (eax >> 20 & 255) >= 26;
   }();
-  return ask;
+  return far;
 #else
   return false;
 #endif
