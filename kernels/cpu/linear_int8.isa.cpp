@@ -100,7 +100,7 @@ struct OneRow {
 BG_INLINE float* scales_of(char* spread) { return reinterpret_cast<float*>(spread + kSpreadCodes); }
 BG_INLINE char* mins_of(char* spread) { return spread + kSpreadCodes + kSpreadScales; }
 
-// Q6_K has its codes in two places of a group, read by turns, and the prefetchers of AMD's cores do not follow that (half of the bandwidth is lost): there every line is
+// Unpacking Q6_K takes its codes from two places of a group by turns, and the prefetchers of AMD's cores do not follow that (half of the bandwidth is lost): there every line is
 // first loaded in the order of memory.
 constexpr int kLinesQ6K = 53;
 BG_INLINE void touch_q6_k([[maybe_unused]] const char* line) {
@@ -273,9 +273,8 @@ BG_INLINE V q6_k_add(V part, I s, I z, V d) {
 }
 
 // What a group gives. starts: what its sixteen sums begin with.
-#if BG_AVX512
-// There are registers for all sums, so low and high bits are multiplied apart, S_b = Σ (q & 15)·a + Σ (q & 48)·a, and every line is read once, in the order of memory: the hardware
-// does not follow two places that are read by turns.
+// Low and high bits are multiplied apart, S_b = Σ (q & 15)·a + Σ (q & 48)·a, so that every line is read once, in the order of memory: the hardware does not follow two places that are
+// read by turns.
 template <class Ahead>
 BG_INLINE V q6_k_group(const char* group, const char* codes, const int32_t* starts) {
   const I low4 = splat_i(0x0f0f0f0f), high2 = splat_i(0x30303030);
@@ -311,39 +310,6 @@ BG_INLINE V q6_k_group(const char* group, const char* codes, const int32_t* star
   part = q6_k_add<13>(q6_k_add<12>(part, s[12], z3, d), s[13], z3, d);
   return q6_k_add<15>(q6_k_add<14>(part, s[14], z3, d), s[15], z3, d);
 }
-#else
-// With sixteen registers the sub-blocks come one after the other.
-
-// Codes of four inputs in quarter p of 128: low four bits from `low`, high two from `high`.
-template <int p>
-BG_INLINE I q6_k_codes(I low, I high) {
-  const I low4 = splat_i(0x0f0f0f0f), high2 = splat_i(0x30303030);
-  const I up = p == 0 ? shl<4>(high) : p == 1 ? shl<2>(high) : p == 2 ? high : shr<2>(high);
-  return or_i(and_i(p % 2 == 0 ? low : shr<4>(low), low4), and_i(up, high2));
-}
-template <int b>
-BG_INLINE V q6_k_block(V part, const char* group, const char* codes, const int32_t* starts, V d) {
-  constexpr int h = b / 8, p = b % 8 / 2, k = b % 2;
-  const char *low = group + 320 + 1024 * h + 512 * (p / 2), *high = group + 320 + 2048 + 512 * h;
-  I s = splat_i(starts[b]);
-  BG_UNROLL for (int i = 4 * k; i < 4 * k + 4; ++i) s = dot4_part(s, q6_k_codes<p>(load_i(low + 64 * i), load_i(high + 64 * i)), codes + 128 * h + 32 * p + 4 * i);
-  return q6_k_add<b>(part, s, load_i(group + 64 + 64 * (b / 4)), d);
-}
-template <class Ahead, int b = 0>
-BG_INLINE V q6_k_blocks(V part, const char* group, const char* codes, const int32_t* starts, V d) {
-  if constexpr (b == 16) {
-    return part;
-  } else {
-    if (b % 8 == 0) for (int i = 0; i < 24; ++i) ask<Ahead>(group + 320 + 64 * (3 * b + i));
-    return q6_k_blocks<Ahead, b + 1>(q6_k_block<b>(part, group, codes, starts, d), group, codes, starts, d);
-  }
-}
-template <class Ahead>
-BG_INLINE V q6_k_group(const char* group, const char* codes, const int32_t* starts) {
-  BG_UNROLL for (int i = 0; i < 5; ++i) ask<Ahead>(group + 64 * i);
-  return q6_k_blocks<Ahead>(splat(0.0f), group, codes, starts, load(reinterpret_cast<const F16*>(group)));
-}
-#endif
 
 template <class Ahead>
 void row_q6_k(float* sums, const OneRow& x, const char* group, int64_t inputs, bool resume, int64_t panels) {
