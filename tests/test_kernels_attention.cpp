@@ -135,7 +135,8 @@ TEST_CASE("attention_causal: the same bits in one call, three calls or token by 
 // One token has a path of its own on the CPU (kernels/cpu/attention_few.h): one to four query heads that share keys.
 TEST_CASE("attention_causal: one token has the bits of the last row of a prompt, for any number of heads") {
   struct Case { int64_t heads, kv_heads, d, keys; };
-  for (const Case a : {Case{1, 1, 16, 1}, Case{2, 1, 80, 33}, Case{18, 9, 32, 64}, Case{6, 2, 64, 513}, Case{44, 11, 32, 130}, Case{4, 1, 256, 600}, Case{10, 2, 32, 70}}) {
+  for (const Case a : {Case{1, 1, 16, 1}, Case{2, 1, 80, 33}, Case{18, 9, 32, 64}, Case{6, 2, 64, 513}, Case{44, 11, 32, 130}, Case{4, 1, 256, 600}, Case{10, 2, 32, 70},
+                       Case{4, 2, 128, 70}, Case{3, 3, 144, 39}}) {
     Mat<float> q = random(2, a.heads * a.d), k = random_cache(a.kv_heads, a.keys, a.keys + 1, a.d), v = random_cache(a.kv_heads, a.keys, a.keys + 1, a.d);
     for (const Type type : {Type::f32, Type::bf16, Type::q8_0}) {
       if (type == Type::q8_0 && a.d % 32 != 0) continue;

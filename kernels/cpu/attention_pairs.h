@@ -294,6 +294,7 @@ BG_INLINE void pair_few_columns(float* o, const uint32_t* p, const float* f, Hea
 template <int R, class T>
 __attribute__((noinline)) void pair_few_values(float* o, const uint32_t* p, const float* f, HeadRows<T> v, int64_t count, int64_t d, Ahead& ahead) {
   int64_t j = 0;
+  if constexpr (R <= 2) for (; j + 128 <= d; j += 128) pair_few_columns<R, 8>(o, p, f, v, count, d, j, ahead);  // whole rows, in the order of memory
   for (; j + 64 <= d; j += 64) pair_few_columns<R, 4>(o, p, f, v, count, d, j, ahead);
   for (; j + 32 <= d; j += 32) pair_few_columns<R, 2>(o, p, f, v, count, d, j, ahead);
   if (j < d) pair_few_columns<R, 1>(o, p, f, v, count, d, j, ahead);
