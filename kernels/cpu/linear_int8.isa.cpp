@@ -213,7 +213,7 @@ void row_q8_0(float* sums, const OneRow& x, const char* group, int64_t inputs, b
     for (int64_t b = 0; 32 * b < inputs; b += 2, group += 1088) {
       const char* codes = reinterpret_cast<const char*>(x.codes) + 32 * b;
       const int64_t blocks = least(2, inputs / 32 - b);
-      I s[2];
+      I s[2] = {zero_i(), zero_i()};
       BG_UNROLL for (int half = 0; half < 2; ++half) {
         if (half == blocks) break;
         s[half] = start_biased(x.sums[b + half]);
