@@ -84,7 +84,10 @@ void for_groups(const Context& c, const Job* jobs, int64_t n, int64_t rows, cons
   const Weight& w = jobs[0].product.w;
   const int64_t most = group_of(c, rows, panels, panel_bytes(w.type, w.cols));
   for (int64_t i = 0; i < n; ++i) total += Groups(c, jobs[i].panels, most).count();
+  const int64_t threads = c.threads.count(), each = total / threads;
   c.threads.run(total, [&](int64_t group, int thread) {
+    // Of one row, weights in the order of memory for each thread, as long as the threads take turns: a group that lies elsewhere begins with a wait.
+    if (rows == 1 && total % threads == 0) group = group % threads * each + group / threads;
     const Job* job = jobs;
     Groups groups(c, job->panels, most);
     for (; group >= groups.count(); groups = Groups(c, (++job)->panels, most)) group -= groups.count();
@@ -142,18 +145,18 @@ void gated(const Context& c, Tensor y, Tensor x, Weight gate, Weight up, Phase p
   for (int64_t t0 = 0; t0 < x.rows; t0 += block) {
     const int64_t rows = least(block, x.rows - t0);
     const Rows packed = pack(c, packing, x.row_range(t0, rows));
-    // gate's sums in the first half of a row, up's in the second
+    // gate's sums in the first half of a row, up's in the second; of one row, in the first row and in the second
     for_groups(c, &job, 1, rows, [&](const Job&, int64_t first, int64_t count, int thread) {
       char* scratch = c.scratch_of(thread);
       auto* sums = reinterpret_cast<float*>(scratch);
-      constexpr int64_t half = kGroupPanels / 2;
-      for (; count > 0; first += half, count -= half) {
-        const int64_t panels = least(half, count), n0 = first * kPanelRows, cols = least(panels * kPanelRows, gate.rows - n0);
+      const int64_t most = rows == 1 ? kGroupPanels : kGroupPanels / 2, up_sums = rows == 1 ? kSumsStride : most * kPanelRows;
+      for (; count > 0; first += most, count -= most) {
+        const int64_t panels = least(most, count), n0 = first * kPanelRows, cols = least(panels * kPanelRows, gate.rows - n0);
         c.isa.linear->group(sums, packed, packing, gate, first, panels, scratch + kSumsBytes);
-        c.isa.linear->group(sums + half * kPanelRows, packed, packing, up, first, panels, scratch + kSumsBytes);
+        c.isa.linear->group(sums + up_sums, packed, packing, up, first, panels, scratch + kSumsBytes);
         for (int64_t t = 0; t < rows; ++t) {
           const float* s = sums + t * kSumsStride;
-          c.isa.element->silu_mul(row(y, t0 + t) + n0, s, s + half * kPanelRows, cols);
+          c.isa.element->silu_mul(row(y, t0 + t) + n0, s, s + up_sums, cols);
         }
       }
     });
