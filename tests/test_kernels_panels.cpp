@@ -189,6 +189,20 @@ TEST_CASE("panels: several products of one x, and what is done to them in the sa
   }
 }
 
+TEST_CASE("panels: gate and up of one row, with more panels in a call than sums of both have room for in a row") {
+  const int64_t D = 64, N = 1500;  // of a thread alone, calls of 24 panels
+  Mat<float> x = random(1, D);
+  Matrix gate(Type::q8_0, N, D), up(Type::q8_0, N, D);
+  for (const Backend& b : fast_backends()) {
+    Mat<float> y(1, N), g(1, N), v(1, N);
+    b.ops->gated(y.tensor(), x.tensor(), gate.in_panels(), up.in_panels(), Phase::step);
+    multiply(*b.ops, g, x, gate.in_panels(), Phase::step);
+    multiply(*b.ops, v, x, up.in_panels(), Phase::step);
+    b.ops->silu_mul(g.tensor(), g.tensor(), v.tensor());
+    CHECK_MESSAGE(y.same_bits(g), b.label);
+  }
+}
+
 TEST_CASE("panels: with rounded activations a NaN or an infinity reaches its row, and a zero row gives zeros") {
   for (const Type type : {Type::bf16, Type::q8_0, Type::q4_k, Type::q6_k}) {
     Matrix w(type, 33, 512);
