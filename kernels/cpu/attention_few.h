@@ -25,8 +25,8 @@ struct HeadRows {
   HeadRows from(int64_t i) const { return {at + i * stride, stride}; }
 };
 
-// AMD's Zen 4 reads up to a quarter slower where lines are asked for that lie a multiple of 4 KiB behind those that are read, as the next rows of a cache do: there they are asked
-// for half a page further on (PERFORMANCE.md).
+// The next rows of a cache lie a multiple of 4 KiB behind those that are read. AMD's Zen 4 reads keys up to a quarter faster where what is asked for lies half a page further on
+// (measured, not explained: PERFORMANCE.md). In bytes.
 BG_INLINE int64_t further_ahead() { return BG_DPBF16 && !asks_far_ahead() ? 2048 : 0; }
 
 // Rows that will be wanted next, asked of the second cache a few lines at a time, between products.

@@ -430,7 +430,7 @@ BG_INLINE I dot4_whole(I sum) { return sum; }
 // sum + Σ of four byte products in each lane:
 //   dot4_small   w unsigned and at most 63 (AVX2 adds pairs in 16 bits), a signed
 //   dot4_part    the same of four activations at `a`, where that saves instructions in two numbers of 16 bits, until dot4_whole: eight of w up to 15, or four of six bits
-//                if the sum begins with −32·Σ a of the activations of each of the two
+//                (low four and high two apart or together: it may wrap on the way) if the sum begins with −32·Σ a of the activations of each of the two
 //   dot4_biased  w is a signed code plus 128; where the instruction takes it as it is, the sum begins with start_biased(−128·Σ a)
 // dot2: sum + Σ of two products of signed 16-bit numbers.
 #endif
