@@ -227,8 +227,10 @@ void sums(float* states, const AttendArgs& a, const AttendRow* rows, int64_t cou
   if (!fast(a)) return walk<FloatPath>(states, a, rows, count, first, last, floats);
 #if BG_AMX
   const TileUse tiles;
-#endif
+  walk_tiles(states, a, rows, count, first, last, floats);
+#else
   walk<FastPath>(states, a, rows, count, first, last, floats);
+#endif
 }
 
 // ---- one token ------------------------------------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ struct LinearIsa {
 };
 
 constexpr size_t kSumsBytes = size_t(kRowBlock) * kSumsStride * sizeof(float);
-constexpr size_t kLinearScratch = 320 << 10;
+constexpr size_t kLinearScratch = 512 << 10;
 constexpr size_t kThreadScratch = kSumsBytes + kLinearScratch;  // of one thread, sums first
 
 }  // namespace bg::cpu
