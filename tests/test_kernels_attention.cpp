@@ -274,3 +274,52 @@ TEST_CASE("attention: scores far apart and one key") {
     for (int64_t j = 0; j < d; ++j) CHECK(o.at(0, j) == v.at(0, j));
   }
 }
+
+// Tiles take e^x against the first scores of a span and must notice when later ones are far above them.
+TEST_CASE("attention: scores that rise, fall or jump along the keys; rows that do so leave the others' bits alone") {
+  const int64_t T = 1100, d = 40;
+  Mat<float> k(T, d), v = random(T, d);
+  for (int64_t t = 0; t < T; ++t) {
+    k.at(t, 0) = float(t / 5);                                                    // rises slowly, by 220
+    k.at(t, 1) = float(t == 45 ? 128 : t == 300 ? 192 : t == 301 ? 256 : 0);      // jumps: in a span's first keys, later, twice in a row
+    k.at(t, 2) = float(t >= 512 && t < 544 ? -240 : t >= 544 && t < 1024 ? 0 : 1);  // a span whose first keys are far below the others
+  }
+  Mat<float> q(T, d);
+  for (int64_t t = 0; t < T; ++t) {
+    const float one = float(6.3245553);  // about the root of d: scores are about what k holds
+    q.at(t, t % 4) = bg::bf16_to_float(bg::float_to_bf16(t % 8 < 4 ? one : -one));
+  }
+  for (const bool fast : {false, true}) {
+    for (const Backend& b : backends_for(fast)) {
+      Mat<float> o(T, d), alone(T, d);
+      b.ops->attention_frames(o.tensor(), q.tensor(), k.tensor(), v.tensor(), 1, T);
+      int wrong = 0;
+      for (int64_t t = 0; t < 40; ++t) {
+        std::vector<double> z;
+        double most = -1e300, total = 0;
+        for (int64_t s = 0; s < T; ++s) {
+          z.push_back(double(q.at(t, t % 4)) * k.at(s, t % 4) / std::sqrt(double(d)));
+          most = std::max(most, z.back());
+        }
+        for (double& p : z) total += p = std::exp(p - most);
+        for (int64_t j = 0; j < d; ++j) {
+          double want = 0, sum = 0;
+          for (int64_t s = 0; s < T; ++s) {
+            want += z[size_t(s)] * v.at(s, j) / total;
+            sum += z[size_t(s)] * std::fabs(v.at(s, j)) / total;
+          }
+          wrong += !(std::fabs(o.at(t, j) - want) <= (u * (2 * (double(d) + 4) * 256 + 2 * double(T) + 16) + (fast ? 2.25 * e : 0)) * sum);  // q and k are exact in bf16
+        }
+      }
+      CHECK_MESSAGE(wrong == 0, b.label);
+      Mat<float> calm = q;
+      for (int64_t t = 0; t < T; ++t) {
+        if (t % 4 != 3) std::fill(&calm.at(t, 0), &calm.at(t, 0) + d, 0.0f);
+      }
+      b.ops->attention_frames(alone.tensor(), calm.tensor(), k.tensor(), v.tensor(), 1, T);
+      int moved = 0;
+      for (int64_t t = 3; t < T; t += 4) moved += std::memcmp(&o.at(t, 0), &alone.at(t, 0), size_t(d) * sizeof(float)) != 0;
+      CHECK_MESSAGE(moved == 0, b.label);
+    }
+  }
+}

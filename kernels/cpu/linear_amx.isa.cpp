@@ -51,7 +51,7 @@ BG_INLINE void tiles(float* sums, const char* x, size_t x_below, const Chunk& w,
   }
   const int64_t steps = (w.len + kInputs - 1) / kInputs;
   for (int64_t i = 0; i < steps; ++i) {
-    _tile_loadd(4, x + 1024 * i, 64);
+    _tile_stream_loadd(4, x + 1024 * i, 64);
     _tile_loadd(6, w.at + 1024 * i, 64);
     _tile_dpbf16ps(0, 4, 6);
     if (panels > 1) {
@@ -59,7 +59,7 @@ BG_INLINE void tiles(float* sums, const char* x, size_t x_below, const Chunk& w,
       _tile_dpbf16ps(1, 4, 7);
     }
     if (rows > 1) {
-      _tile_loadd(5, x + x_below + 1024 * i, 64);
+      _tile_stream_loadd(5, x + x_below + 1024 * i, 64);
       _tile_dpbf16ps(2, 5, 6);
       if (panels > 1) _tile_dpbf16ps(3, 5, 7);
     }
@@ -126,12 +126,13 @@ void bf16_of(char* to, char* spread, Type type, const char* from, int64_t len) {
 
 void group_amx(float* sums, const Rows& x, const Weight& w, int64_t first, int64_t count, char* scratch) {
   TileConfig config;
-  const auto few = uint8_t(least(16, x.count));
-  for (int i = 0; i < 8; ++i) config.bytes[i] = 64, config.rows[i] = i < 6 ? few : 16;
+  const auto of_x = uint8_t(least(16, x.count));
+  for (int i = 0; i < 8; ++i) config.bytes[i] = 64, config.rows[i] = i < 6 ? of_x : 16;
   configure(config);
   const size_t block = size_t(packed_inputs(x.D)) * 32;  // bytes of sixteen packed rows
   const int64_t pairs = (x.count + 31) / 32;
-  for_passes(x.count, count, 2, x.D, kBf16Inputs, [&](const Pass& now, const Pass&) {
+  const bool few = x.count <= kFew;  // one panel after the other then, in the order of memory
+  for_passes(x.count, count, few ? 1 : 2, x.D, kBf16Inputs, [&](const Pass& now, const Pass&) {
     const auto [n, panels, j0, len] = now;
     Chunk chunk = chunk_of(w, first + n, panels, j0, len, scratch + 2 * kBf16Chunk + kSpread);
     const Chunk stored = chunk;
@@ -141,11 +142,15 @@ void group_amx(float* sums, const Rows& x, const Weight& w, int64_t first, int64
     }
     const char* from = static_cast<const char*>(x.data) + 32 * j0;
     // Comes next: the chunk of the next panels, or of the first panels the next inputs. Each pair of row blocks fetches its part of it.
-    const bool fetch = w.layout == Layout::panels && x.count > kFew;
+    const bool fetch = w.layout == Layout::panels && !few;
     const size_t bytes = chunk_bytes(w.type, len);
     const char* next = n + 2 < count ? stored.at + 2 * stored.stride : stored.at - size_t(n) * stored.stride + bytes;
     const int64_t steps = (len + kInputs - 1) / kInputs, of_panel = int64_t(bytes / 64);
     Ahead ahead = {next, fetch ? int((2 * of_panel + pairs * steps - 1) / (pairs * steps)) : 0};
+    if (few) {  // what is read 1 KiB on
+      tiles<1, 1>(sums + 16 * n, from, block, chunk, j0 > 0, {chunk.at + 1024, w.type == Type::bf16 ? 16 : 0});
+      return;
+    }
     for (int64_t t = 0; t < x.count; t += 32) {
       float* to = sums + t * kSumsStride + 16 * n;
       const char* rows = from + size_t(t / 16) * block;

@@ -33,7 +33,7 @@ BG_INLINE Chunk chunk_of(const Weight& w, int64_t panel, int64_t count, int64_t 
 }
 
 // Inputs of one pass over a group, whole blocks of every type: the chunk of x that all rows read (rows × inputs) stays in the second cache.
-constexpr int64_t kFloatInputs = 512, kInt8Inputs = BG_AVX512 ? 512 : 1024, kBf16Inputs = 256;
+constexpr int64_t kFloatInputs = 512, kInt8Inputs = BG_AVX512 ? 512 : 1024, kBf16Inputs = BG_AMX ? 512 : 256;
 
 // How far ahead weights are asked for, and of which cache. Near: where the hardware follows a stream by itself (AMD's Zen 4 reads 1.1 to 1.3 times as fast where the second cache is
 // asked). Far: a row alone on Zen 5, which reads 40 GB/s and waits 0.1 µs for memory; Q4_K and Q6_K of the first cache there, BF16 and Q8_0 of the second (PERFORMANCE.md).
