@@ -1,7 +1,9 @@
-// Attention with the tiles of AMX: q, k, v and p in bf16, sums in float (Precision::fast). The scheme is that of attention.isa.cpp, in tiles of 16 × 16:
+// Attention with the tiles of AMX: q, k, v and p in bf16, sums in float (Precision::fast). Lanes and spans as in attention.isa.cpp, in tiles of 16 × 16:
 //   Sᵀ (16 keys × 16 rows) = K·Qᵀ:   A is K, a key in a line of 32 inputs; B is Qᵀ, a line of input pairs (2i, 2i + 1) for sixteen rows
 //   Oᵀ (16 columns × 16 rows) += Vᵀ·Pᵀ: A is Vᵀ, a column in a line of 32 keys; B is Pᵀ, a line of key pairs for sixteen rows
-// Keys and values of a block are turned into tiles once for all rows of a call; keys, inputs and columns that do not exist are zeros there.
+// The softmax has one reference per span of keys: m = max(m, the largest scaled score of the span's first 32 keys), then for all its keys
+//   p_s = e^(z_s − m);  l = l + Σ p_s;  o = o + Σ_s p_s·v_s;   where Σ p_s of 32 keys is too large: m = m + k·ln 2 and p, l, o divided by 2^k (raise)
+// Keys and values of a block are turned into tiles once for all rows that share them; keys, inputs and columns that do not exist are zeros there.
 // Included by attention.isa.cpp only.
 #pragma once
 #include "kernels/cpu/attention_bf16.h"
@@ -21,7 +23,7 @@ struct alignas(64) TileConfig {
 };
 const TileConfig kAllTiles = {1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
 
-// A row goes through keys 32 at a time, its sums against the largest score of a span's first 32 (soften); values are added 128 keys at a time. While e^x is taken
+// A row goes through keys 32 at a time (soften); values are added 128 keys at a time. While e^x is taken
 // of 32 keys, the tiles compute the scores of the next 32 and add values of the 128 keys before: vectors and tiles work side by side (PERFORMANCE.md).
 constexpr int64_t kTileBlock = 128, kTileChunks = kTileBlock / 32;  // keys of a block
 constexpr int64_t kTileZ = 16 * 32;                                 // floats: scores of 32 keys for sixteen rows

@@ -3,7 +3,7 @@
 //            multiply-adds; their sum is added to y. Always 32 inputs from a multiple of 32 on: nothing depends on tiles, chunks or the number of rows.
 //   Q8_0, Q4_K, Q6_K: their values to the nearest bf16, a chunk of two panels at a time in scratch, then the same. Integer tiles were slower: the sums of each
 //            32 inputs must leave the tile to be scaled (PERFORMANCE.md).
-// Tiles of two row blocks and two panels share their loads: four products for four loads.
+// Tiles of two row blocks and two panels share their loads: four products for four loads. Rows are loaded past the first cache, which keeps the panels' chunk.
 #include "kernels/cpu/simd.h"
 
 #if BG_AMX
@@ -131,7 +131,7 @@ void group_amx(float* sums, const Rows& x, const Weight& w, int64_t first, int64
   configure(config);
   const size_t block = size_t(packed_inputs(x.D)) * 32;  // bytes of sixteen packed rows
   const int64_t pairs = (x.count + 31) / 32;
-  const bool few = x.count <= kFew;  // one panel after the other then, in the order of memory
+  const bool few = x.count <= kFew;  // one panel after the other then, as they lie in memory
   for_passes(x.count, count, few ? 1 : 2, x.D, kBf16Inputs, [&](const Pass& now, const Pass&) {
     const auto [n, panels, j0, len] = now;
     Chunk chunk = chunk_of(w, first + n, panels, j0, len, scratch + 2 * kBf16Chunk + kSpread);
