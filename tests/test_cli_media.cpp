@@ -81,6 +81,7 @@ TEST_CASE("cli media: choices and abstaining") {
 
 TEST_CASE("cli media: options that do not fit are refused before anything is computed") {
   const std::string m = model(), image = golden_path("tiny-images/grey.png"), slide = media("slide-70.safetensors");
+  for (const std::string command : {"ask", "plan"}) cli_fails({command, "-m", m, "Q", image}, 2, "grey.png is a file: give pictures with --image");
   cli_fails({"ask", "-m", m, "--draw", "x.png", "Q"}, 2, "--draw needs an --image or a --volume");
   cli_fails({"ask", "-m", m, "--image", image, "--draw", "x.jpg", "Q"}, 2, "the name must end in .png");
   cli_fails({"ask", "-m", m, "--image", image, "--draw-mask", "x.nii.gz", "Q"}, 2, "--draw-mask needs a --volume");

@@ -188,7 +188,7 @@ int run_ask(int argc, char** argv) {
     std::printf("%s\nMedia come before the question, or where it says <image>, <volume> or <slide>. Further questions continue the conversation.\n", o.help_text().c_str());
     return kOk;
   }
-  std::vector<std::string> questions = o.arguments();
+  std::vector<std::string> questions = questions_of(o);
   if (questions.empty() && !o.has("--chat")) throw Failure{kUsage, "no question given; see breastgpt ask --help"};
   const bool json = o.has("--json");
   const std::vector<std::string> options = o.has("--choices") ? split(o.text("--choices")) : std::vector<std::string>();

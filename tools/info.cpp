@@ -82,7 +82,7 @@ int run_plan(int argc, char** argv) {
     std::printf("%s", o.help_text().c_str());
     return kOk;
   }
-  if (o.arguments().size() != 1) throw Failure{kUsage, "plan takes one question; see breastgpt plan --help"};
+  if (questions_of(o).size() != 1) throw Failure{kUsage, "plan takes one question; see breastgpt plan --help"};
   std::vector<std::string> strings;
   const bg_session_params params = session_params(o, strings);
   const bg_image_params image = image_params(o);

@@ -1,6 +1,7 @@
 // See session.h.
 #include "tools/session.h"
 
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 
@@ -51,6 +52,15 @@ std::vector<Option> with_session_options(const std::vector<Option>& own) {
   std::vector<Option> all = kSessionOptions;
   all.insert(all.end(), own.begin(), own.end());
   return all;
+}
+
+std::vector<std::string> questions_of(const Options& options) {
+  for (const std::string& question : options.arguments()) {
+    std::error_code ignored;
+    if (std::filesystem::is_regular_file(question, ignored))
+      throw Failure{kUsage, question + " is a file: give pictures with --image, volumes with --volume, slides with --slide; a file of text with --system @FILE"};
+  }
+  return options.arguments();
 }
 
 const char* MediumFile::format() const {

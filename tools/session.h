@@ -36,6 +36,7 @@ struct MediumFile {
 ModelPtr open_model(const std::string& path);
 std::vector<MediumFile> open_media(const Options& options);  // --image, --volume, --slide in the order given
 std::string system_text(const Options& options);             // --system TEXT or @FILE
+std::vector<std::string> questions_of(const Options& options);  // the arguments; fails where one is the name of a file, whose option was forgotten
 // The strings inside stay owned by `strings`.
 bg_session_params session_params(const Options& options, std::vector<std::string>& strings);
 bg_image_params image_params(const Options& options);
