@@ -323,3 +323,34 @@ TEST_CASE("attention: scores that rise, fall or jump along the keys; rows that d
     }
   }
 }
+
+// Scores that overflow are outside the contract: NaN elsewhere. Tiles, whose reference comes from a span's first keys, must not lose the others silently.
+TEST_CASE("attention: on tiles, scores of −∞ weigh nothing, also where a row sees nothing else at first") {
+  const int64_t T = 600, d = 16;
+  Mat<float> q(T, d), k(T, d), v = random(T, d);
+  for (int64_t t = 0; t < T; ++t) {
+    q.at(t, 0) = t % 2 == 0 ? 4.0f : 0.0f;
+    if (t < 70 || (t >= 512 && t < 550)) k.at(t, 0) = -3e38f;  // times 4: −∞ in float
+    q.at(t, 1) = 1;
+    k.at(t, 1) = 480;  // scores of 120: e^120 is no float
+  }
+  for (const Backend& b : fast_backends()) {
+    if (std::string(b.ops->name()) != "cpu/amx") continue;
+    Mat<float> o(T, d);
+    b.ops->attention_frames(o.tensor(), q.tensor(), k.tensor(), v.tensor(), 1, T);
+    int wrong = 0;
+    for (int64_t t = 0; t < 40; ++t) {
+      for (int64_t j = 0; j < d; ++j) {
+        double want = 0, sum = 0, seen = 0;
+        for (int64_t s = 0; s < T; ++s) {
+          if (t % 2 == 0 && k.at(s, 0) != 0) continue;
+          want += v.at(s, j);
+          sum += std::fabs(v.at(s, j));
+          seen += 1;
+        }
+        wrong += !(std::fabs(o.at(t, j) - want / seen) <= (u * (2 * (double(d) + 4) * 120 + 2 * double(T) + 16) + 2.25 * e) * sum / seen);
+      }
+    }
+    CHECK_MESSAGE(wrong == 0, b.label);
+  }
+}

@@ -1,7 +1,7 @@
 // Attention with the tiles of AMX: q, k, v and p in bf16, sums in float (Precision::fast). Lanes and spans as in attention.isa.cpp, in tiles of 16 × 16:
 //   Sᵀ (16 keys × 16 rows) = K·Qᵀ:   A is K, a key in a line of 32 inputs; B is Qᵀ, a line of input pairs (2i, 2i + 1) for sixteen rows
 //   Oᵀ (16 columns × 16 rows) += Vᵀ·Pᵀ: A is Vᵀ, a column in a line of 32 keys; B is Pᵀ, a line of key pairs for sixteen rows
-// The softmax has one reference per span of keys: m = max(m, the largest scaled score of the span's first 32 keys), then for all its keys
+// The softmax has one reference per span of keys: m = max(m, the largest scaled score of the span's first 32 keys that are not all −∞), then for all its keys
 //   p_s = e^(z_s − m);  l = l + Σ p_s;  o = o + Σ_s p_s·v_s;   where Σ p_s of 32 keys is too large: m = m + k·ln 2 and p, l, o divided by 2^k (raise)
 // Keys and values of a block are turned into tiles once for all rows that share them; keys, inputs and columns that do not exist are zeros there.
 // Included by attention.isa.cpp only.
@@ -229,14 +229,16 @@ __attribute__((noinline)) void soften(const Part& part, int64_t c, float* z, int
     const float* limits = part.sight.limits + 16 * n;
     for (int64_t s = all; s < any; ++s) store(z + 16 * s, where_less(splat(float(32 * c + s)), load(limits), load(z + 16 * s), none));
     for (int64_t s = any; s < 32; ++s) store(z + 16 * s, none);
-    if (part.begins && c == 0) {
+    const V m = load(largest_of(state, d));
+    const bool begins = part.begins && c == 0;
+    if (begins || _mm512_cmp_ps_mask(m, none, _CMP_EQ_OQ) != 0) {  // also rows whose scores were −∞ so far; l and o are 0 then
       V most[4] = {none, none, none, none};
       for (int64_t s = 0; s < 32; s += 4) {
         BG_UNROLL for (int i = 0; i < 4; ++i) most[i] = max(load(z + 16 * (s + i)), most[i]);
       }
-      const V m = load(largest_of(state, d)), larger = max(mul(max(max(most[0], most[1]), max(most[2], most[3])), splat(scale)), m);
-      store(largest_of(state, d), larger);
-      store(l, mul(load(l), factor(m, larger)));  // o is 0
+      const V larger = max(mul(max(max(most[0], most[1]), max(most[2], most[3])), splat(scale)), m), reference = begins ? larger : where_less(none, m, m, larger);
+      store(largest_of(state, d), reference);
+      store(l, mul(load(l), factor(m, reference)));
     }
     I *p = reinterpret_cast<I*>(part.p + n * kTileP), *pairs = p + 16 * c;
     V sum = exponentials(pairs, z, by, minus_largest(load(largest_of(state, d))), beside);
