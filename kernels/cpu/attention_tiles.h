@@ -23,8 +23,8 @@ struct alignas(64) TileConfig {
 };
 const TileConfig kAllTiles = {1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
 
-// A row goes through keys 32 at a time (soften); values are added 128 keys at a time. While e^x is taken
-// of 32 keys, the tiles compute the scores of the next 32 and add values of the 128 keys before: vectors and tiles work side by side (PERFORMANCE.md).
+// A row goes through keys 32 at a time (soften); values are added 128 keys at a time. While e^x is taken of 32 keys, the tiles compute the scores of the next 32 and add values of
+// the 128 keys before: vectors and tiles work side by side (PERFORMANCE.md).
 constexpr int64_t kTileBlock = 128, kTileChunks = kTileBlock / 32;  // keys of a block
 constexpr int64_t kTileZ = 16 * 32;                                 // floats: scores of 32 keys for sixteen rows
 constexpr int64_t kTileP = 16 * kTileBlock / 2;                     // floats: p of a block for sixteen rows, in pairs of keys
@@ -199,9 +199,9 @@ BG_INLINE V exponentials(I* p, const float* z, V by, V minus, Beside& beside) {
 BG_INLINE V minus_largest(V m) { return where_less(splat(-INFINITY), m, mul(m, splat(-kLog2e)), splat(0.0f)); }
 
 // The state's m is the largest score of the span's first 32 keys, not of all: p may exceed 1. Σ p below this of 32 keys leaves floats room enough.
-constexpr float kTooLarge = 1 << 30;
+constexpr float kTooLarge = 0x1p30f;
 
-// Where Σ p of the 32 keys z is too large: m grows by k·ln 2, and what is summed so far is divided by 2^k, which rounds nothing. Other rows: k = 0.
+// Where Σ p of the 32 keys z is too large: m grows by k·ln 2, and what is summed so far is divided by 2^k: exact, but for what becomes too small for a float. Other rows: k = 0.
 __attribute__((noinline)) void raise(float* state, I* p, int64_t chunk, const float* z, V by, V sum, int64_t d, Beside& beside) {
   beside.finish();  // values of the block before belong to the old m
   settle();

@@ -52,6 +52,6 @@ struct LinearIsa {
 
 constexpr size_t kSumsBytes = size_t(kRowBlock) * kSumsStride * sizeof(float);
 constexpr size_t kLinearScratch = 512 << 10;
-constexpr size_t kThreadScratch = kSumsBytes + kLinearScratch;  // of one thread, sums first
+constexpr size_t kThreadScratch = kSumsBytes + kLinearScratch;  // of one thread, sums first; attention on tiles sets the size: a span of packed keys of kHeadDimMax
 
 }  // namespace bg::cpu
