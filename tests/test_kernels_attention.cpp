@@ -136,7 +136,7 @@ TEST_CASE("attention_causal: the same bits in one call, three calls or token by 
 TEST_CASE("attention_causal: one token has the bits of the last row of a prompt, for any number of heads") {
   struct Case { int64_t heads, kv_heads, d, keys; };
   for (const Case a : {Case{1, 1, 16, 1}, Case{2, 1, 80, 33}, Case{18, 9, 32, 64}, Case{6, 2, 64, 513}, Case{44, 11, 32, 130}, Case{4, 1, 256, 600}, Case{10, 2, 32, 70},
-                       Case{4, 2, 128, 70}, Case{3, 3, 144, 39}}) {
+                       Case{4, 2, 128, 70}, Case{3, 3, 144, 39}, Case{4, 2, 64, 1100}}) {
     Mat<float> q = random(2, a.heads * a.d), k = random_cache(a.kv_heads, a.keys, a.keys + 1, a.d), v = random_cache(a.kv_heads, a.keys, a.keys + 1, a.d);
     for (const Type type : {Type::f32, Type::bf16, Type::q8_0}) {
       if (type == Type::q8_0 && a.d % 32 != 0) continue;
@@ -203,7 +203,8 @@ TEST_CASE("copy into a cache: the nearest value, ties, small and large blocks, N
 }
 
 TEST_CASE("rotate_into_cache: the bits of norm, rotation and copy, in the new rows of each head and nowhere else") {
-  const int64_t T = 3, past = 4, context = 9, heads = 4, kv_heads = 2;
+  const int64_t past = 4, context = 9, heads = 4, kv_heads = 2;
+  for (const int64_t T : {1, 3})
   for (const auto& [type, d] : std::vector<std::pair<Type, int64_t>>{{Type::f32, 18}, {Type::bf16, 18}, {Type::bf16, 128}, {Type::q8_0, 64}}) {
     const int64_t stride = d + bg::block_values(type);
     const size_t row_bytes = bg::stored_bytes(type, d);

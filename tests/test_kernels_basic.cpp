@@ -374,8 +374,23 @@ TEST_CASE("kernels: names") {
   CHECK(std::string(best->name()) == std::string("cpu/") + bg::isa_name(bg::best_isa()));
 }
 
+TEST_CASE("kernels: a thread of the pool begins with its own share of the blocks") {
+  bg::cpu::Threads pool(3);
+  REQUIRE(pool.count() == 3);
+  std::atomic<int> begun{0}, wrong{0};
+  for (int job = 1; job <= 20; ++job) {
+    pool.run(12, [&](int64_t block, int thread) {
+      if (block % 4 != 0) return;  // the first of a share waits until all have begun, so that nobody helps
+      ++begun;
+      while (begun < 3 * job) std::this_thread::yield();
+      wrong += thread != block / 4;
+    });
+  }
+  CHECK(wrong == 0);
+}
+
 TEST_CASE("kernels: the thread pool does every block once, for several callers at a time") {
-  for (const int count : {1, 2, 5}) {
+  for (const int count : {1, 2, 5, 16}) {
     bg::cpu::Threads pool(count);
     std::atomic<int> wrong{0};
     const auto caller = [&] {

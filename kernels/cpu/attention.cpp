@@ -2,8 +2,10 @@
 // reads each key once. Calls that share keys read a packed copy of them. Where there are too few parts for the threads, as with one token, the spans of keys
 // are shared out too and joined afterwards, in the order in which one thread would have joined them. How work is cut may depend on the number of threads: a
 // row's bits depend on nothing but its own keys.
+#include <atomic>
 #include <cmath>
 #include <mutex>
+#include <new>
 
 #include "kernels/cpu/cpu.h"
 
@@ -50,7 +52,7 @@ void share_keys(const Context& c, int64_t heads, int64_t parts, int64_t keys, co
   const int64_t spans = spans_of(keys), span = c.isa.attention->packed_floats(args_of(0)), each = spans * span;
   int64_t room = int64_t(kPackedBytes / sizeof(float)) / each;
   if (parts == 1 || room == 0) {
-    c.threads.run(heads * parts, [&](int64_t unit, int thread) { body(unit % heads, unit / heads, args_of(unit % heads), thread); });
+    c.threads.run(heads * parts, [&](int64_t unit, int thread) { body(unit / parts, unit % parts, args_of(unit / parts), thread); });
     return;
   }
   room = divide_up(heads, divide_up(heads, room));  // alike
@@ -60,9 +62,9 @@ void share_keys(const Context& c, int64_t heads, int64_t parts, int64_t keys, co
     const int64_t count = heads - first < room ? heads - first : room;
     c.threads.run(count * spans, [&](int64_t unit, int) { c.isa.attention->pack(packed + unit * span, args_of(first + unit / spans), unit % spans, keys); });
     c.threads.run(count * parts, [&](int64_t unit, int thread) {
-      AttendArgs args = args_of(first + unit % count);
-      args.packed = packed + unit % count * each;
-      body(first + unit % count, unit / count, args, thread);
+      AttendArgs args = args_of(first + unit / parts);
+      args.packed = packed + unit / parts * each;
+      body(first + unit / parts, unit % parts, args, thread);
     });
   }
 }
@@ -90,31 +92,35 @@ void attention_causal(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, 
   const auto fill_rows = [&](AttendRow* to, int64_t head, int64_t r0, int64_t r1) { fill(to, o, q, 0, head * G * d, d, G, r0, r1, keys); };
   const int64_t spans = spans_of(past + q.rows);
 
-  // Few rows over many keys: a unit is a span of one head, and leaves its states.
-  const size_t floats = size_t(divide_up(rows, 16) * attend_state(d));
+  // Few rows over many keys: a unit is a span of one head, or two if the last is short, and leaves its states. Whoever computes the last unit of a head joins all its spans.
+  struct alignas(128) Left {
+    std::atomic<int64_t> units;
+  };
+  const int64_t units = past + q.rows < kSpanKeys ? 1 : (past + q.rows + kSpanKeys / 2) / kSpanKeys;
+  const size_t floats = size_t(divide_up(rows, 16) * attend_state(d)), counts = size_t(kv_heads) * sizeof(Left);
   const auto args_of = [&](int64_t head) { return attend_args(c, k.part(head, kv_heads), v.part(head, kv_heads), 1); };
   const bool few = q.rows == 1 && c.isa.attention->are_few(args_of(0), G);
-  if (per_head == 1 && (few || (spans > 1 && kv_heads < 8 * c.threads.count())) && size_t(kv_heads * spans) * floats * sizeof(float) <= kPackedBytes) {
+  if (per_head == 1 && (few || (spans > 1 && kv_heads < 8 * c.threads.count())) && counts + size_t(kv_heads * spans) * floats * sizeof(float) <= kPackedBytes) {
     const std::lock_guard<std::mutex> turn(c.packed_turn);
-    auto* states = reinterpret_cast<float*>(c.packed);
-    const auto state = [&](int64_t head, int64_t span) { return states + size_t(span * kv_heads + head) * floats; };
-    c.threads.run(kv_heads * spans, [&](int64_t unit, int thread) {
-      const int64_t head = unit % kv_heads, span = unit / kv_heads;
+    auto* left = reinterpret_cast<Left*>(c.packed);
+    for (int64_t head = 0; head < kv_heads; ++head) new (left + head) Left{units};
+    auto* states = reinterpret_cast<float*>(c.packed + counts);
+    c.threads.run(kv_heads * units, [&](int64_t i, int thread) {
+      const int64_t head = i / units, unit = i % units;
+      float* first = states + size_t(head * spans) * floats;
       AttendRow block[kAttendRows];
       fill_rows(block, head, 0, rows);
-      if (few) {
-        c.isa.attention->sums_few(state(head, span), args_of(head), block, rows, span, c.scratch_of(thread));
-      } else {
-        c.isa.attention->sums(state(head, span), args_of(head), block, rows, span, span + 1, c.scratch_of(thread));
+      for (int64_t span = unit; span == unit || (unit == units - 1 && span < spans); ++span) {
+        float* state = first + size_t(span) * floats;
+        if (few) {
+          c.isa.attention->sums_few(state, args_of(head), block, rows, span, c.scratch_of(thread));
+        } else {
+          c.isa.attention->sums(state, args_of(head), block, rows, span, span + 1, c.scratch_of(thread));
+        }
       }
-      if (spans == 1) c.isa.attention->finish(block, state(head, 0), d, rows);
-    });
-    if (spans == 1) return;
-    c.threads.run(kv_heads, [&](int64_t head, int) {
-      AttendRow block[kAttendRows];
-      fill_rows(block, head, 0, rows);
-      for (int64_t span = 1; span < spans; ++span) c.isa.attention->join(state(head, 0), state(head, span), d, rows);
-      c.isa.attention->finish(block, state(head, 0), d, rows);
+      if (left[head].units.fetch_sub(1) > 1) return;
+      for (int64_t s = 1; s < spans; ++s) c.isa.attention->join(first, first + size_t(s) * floats, d, rows);
+      c.isa.attention->finish(block, first, d, rows);
     });
     return;
   }

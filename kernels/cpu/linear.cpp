@@ -76,27 +76,30 @@ class Groups {
   int64_t panels_, tiles_, count_;
 };
 
-// body(product, first panel, panels, thread) for groups of panels of all products.
+constexpr int64_t kMostJobs = 8;
+
+// body(product, first panel, panels, thread) for groups of panels of all products: of each product its share of the first thread, then those of the second, …; so a thread
+// reads its part of every product in the order of memory, and what it writes is what it works on next (the heads of q, k and v).
 template <class Body>
 void for_groups(const Context& c, const Job* jobs, int64_t n, int64_t rows, const Body& body) {
-  int64_t panels = 0, total = 0;
+  int64_t panels = 0, total = 0, counts[kMostJobs];
   for (int64_t i = 0; i < n; ++i) panels += jobs[i].panels;
   const Weight& w = jobs[0].product.w;
-  const int64_t most = group_of(c, rows, panels, panel_bytes(w.type, w.cols));
-  for (int64_t i = 0; i < n; ++i) total += Groups(c, jobs[i].panels, most).count();
-  const int64_t threads = c.threads.count(), each = total / threads;
-  c.threads.run(total, [&](int64_t group, int thread) {
-    // Of one row, weights in the order of memory for each thread, as long as the threads take turns: a group that lies elsewhere begins with a wait.
-    if (rows == 1 && total % threads == 0) group = group % threads * each + group / threads;
-    const Job* job = jobs;
-    Groups groups(c, job->panels, most);
-    for (; group >= groups.count(); groups = Groups(c, (++job)->panels, most)) group -= groups.count();
-    const int64_t first = groups.first(group);
-    body(*job, first, groups.first(group + 1) - first, thread);
+  const int64_t most = group_of(c, rows, panels, panel_bytes(w.type, w.cols)), threads = c.threads.count();
+  for (int64_t i = 0; i < n; ++i) total += counts[i] = Groups(c, jobs[i].panels, most).count();
+  c.threads.run(total, [&](int64_t block, int thread) {
+    for (int64_t at = 0;; ++at) {
+      const int64_t i = at % n, share = at / n, from = counts[i] * share / threads, count = counts[i] * (share + 1) / threads - from;
+      if (block >= count) {
+        block -= count;
+        continue;
+      }
+      const Groups groups(c, jobs[i].panels, most);
+      const int64_t first = groups.first(from + block);
+      return body(jobs[i], first, groups.first(from + block + 1) - first, thread);
+    }
   });
 }
-
-constexpr int64_t kMostJobs = 8;
 
 // Products [0, n) of one packing, rows [t0, t0 + rows).
 void product_block(const Context& c, const Tensor& x, Packing packing, const Job* jobs, int64_t n, int64_t t0, int64_t rows) {
@@ -105,8 +108,8 @@ void product_block(const Context& c, const Tensor& x, Packing packing, const Job
     char* scratch = c.scratch_of(thread);
     auto* sums = reinterpret_cast<float*>(scratch);
     const Product& p = job.product;
-    c.isa.linear->group(sums, packed, packing, p.w, first, count, scratch + kSumsBytes);
     const int64_t n0 = first * kPanelRows, cols = least(count * kPanelRows, p.w.rows - n0);
+    c.isa.linear->group(sums, packed, packing, p.w, first, count, scratch + kSumsBytes);
     constexpr int64_t kRowsAhead = 2;  // of y that are read: they may be as far away as memory
     for (int64_t t = 0; t < rows; ++t) {
       if (p.then == Then::add && t + kRowsAhead < rows) {

@@ -9,20 +9,24 @@ void rotary(const Context& c, Tensor y, int64_t heads, Tensor cos, Tensor sin) {
 
 void rotate_into_cache(const Context& c, Tensor keys, Tensor values, Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, const float* wq, const float* wk,
                        float eps, Tensor cos, Tensor sin, int64_t past) {
-  const int64_t d = keys.cols;
+  const int64_t d = keys.cols, G = heads / kv_heads;
   const auto turn = [&](float* x, int64_t n, const float* w, int64_t t) {
     c.isa.norm->rms_norm(x, d, x, d, n, d, w, eps);
     c.isa.rotary->rotate(x, n, d / 2, row(cos, t), row(sin, t));
   };
-  const auto keep = [&](const Tensor& cache, const float* x, int64_t t) {
-    for (int64_t h = 0; h < kv_heads; ++h, x += d) put_row(c, cache.part(h, kv_heads).row_range(past + t, 1).data, cache.type, x, d);
+  // Of one token by kv heads: a thread turns the heads that it has multiplied and will attend with.
+  const int64_t parts = q.rows == 1 ? kv_heads : 1, each = kv_heads / parts;
+  const auto unit = [&](int64_t i) {
+    const int64_t t = i / parts, first = i % parts * each;
+    turn(row(q, t) + first * G * d, each * G, wq, t);
+    turn(row(k, t) + first * d, each, wk, t);
+    for (int64_t h = first; h < first + each; ++h) {
+      put_row(c, keys.part(h, kv_heads).row_range(past + t, 1).data, keys.type, row(k, t) + h * d, d);
+      put_row(c, values.part(h, kv_heads).row_range(past + t, 1).data, values.type, row(v, t) + h * d, d);
+    }
   };
-  for_rows(c, q.rows, 5 * q.cols + 10 * k.cols, [&](int64_t t) {
-    turn(row(q, t), heads, wq, t);
-    turn(row(k, t), kv_heads, wk, t);
-    keep(keys, row(k, t), t);
-    keep(values, row(v, t), t);
-  });
+  if (q.rows == 1) return c.threads.run(kv_heads, [&](int64_t head, int) { unit(head); });
+  for_rows(c, q.rows, 5 * q.cols + 10 * k.cols, unit);
 }
 
 }  // namespace bg::cpu

@@ -8,6 +8,8 @@ namespace {
 
 constexpr int kMaxThreads = 1024;
 constexpr int kSpins = 3000;  // about 100 µs: a block of the others and the gap between two operations of one token. Waking a parked thread costs as much.
+constexpr int kBlockBits = 40;
+constexpr uint32_t kLastJob = (1u << 24) - 1, kStop = 1u << 24;
 
 void pause() {
 #if defined(__x86_64__)
@@ -17,12 +19,20 @@ void pause() {
 #endif
 }
 
+// Until `value` is no longer `old`: watching it for a moment, then parked.
+void wait(const std::atomic<uint32_t>& value, uint32_t old, int spins) {
+  for (int i = 0; i < spins && value.load() == old; ++i) pause();
+  value.wait(old);
+}
+
 }  // namespace
 
 Threads::Threads(int count) {
   if (count > kMaxThreads) count = kMaxThreads;
+  if (count < 1) count = 1;
   spins_ = count <= int(std::thread::hardware_concurrency()) ? kSpins : 0;  // with fewer cores than threads, waiting takes the core from the one waited for
-  workers_.reserve(size_t(count > 1 ? count - 1 : 0));
+  shares_ = std::make_unique<Share[]>(size_t(count));
+  workers_.reserve(size_t(count - 1));
   for (int thread = 1; thread < count; ++thread) {
     try {
       workers_.emplace_back(&Threads::work, this, thread);
@@ -33,12 +43,8 @@ Threads::Threads(int count) {
 }
 
 Threads::~Threads() {
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    stop_ = true;
-  }
-  jobs_.fetch_add(1);
-  start_.notify_all();
+  job_.store(kStop);
+  job_.notify_all();
   for (std::thread& worker : workers_) worker.join();
 }
 
@@ -49,57 +55,50 @@ void Threads::share(int64_t blocks, Call call, const void* context) {
     for (int64_t block = 0; block < blocks; ++block) call(context, block, 0);
     return;
   }
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    call_ = call;
-    context_ = context;
-    blocks_ = blocks;
-    next_ = done_ = 0;
-    running_.store(true);
-  }
-  jobs_.fetch_add(1);
-  if (blocks > int64_t(workers_.size())) {
-    start_.notify_all();
-  } else {
-    for (int64_t i = 1; i < blocks; ++i) start_.notify_one();
-  }
-  std::unique_lock<std::mutex> lock(mutex_);
-  compute_blocks(lock, 0);
-  if (done_ < blocks_) {
-    lock.unlock();
-    for (int i = 0; i < spins_ && running_.load(); ++i) pause();
-    lock.lock();
-    finish_.wait(lock, [&] { return done_ == blocks_; });
-  }
-  blocks_ = next_ = 0;  // nothing to claim until the next job
+  const uint32_t job = job_.load() % kLastJob + 1, before = finished_.load();
+  call_.store(call, std::memory_order_release);
+  context_.store(context, std::memory_order_release);
+  blocks_.store(blocks, std::memory_order_release);
+  left_.store(blocks, std::memory_order_relaxed);
+  for (int t = 0; t < count(); ++t) shares_[size_t(t)].next.store(uint64_t(job) << kBlockBits | uint64_t(first_of(t, blocks)), std::memory_order_release);
+  job_.store(job);
+  job_.notify_all();
+  take_blocks(job, 0);
+  wait(finished_, before, spins_);
+  for (int t = 0; t < count(); ++t) shares_[size_t(t)].next.store(0, std::memory_order_release);
 }
 
-// Claims blocks until none is left. A worker that comes late finds none, or those of a later job: either is right, since what to call,
-// on what, and which block are read together under the lock.
-void Threads::compute_blocks(std::unique_lock<std::mutex>& lock, int thread) {
-  while (next_ < blocks_) {
-    const int64_t block = next_++;
-    const Call call = call_;
-    const void* context = context_;
-    lock.unlock();
-    call(context, block, thread);
-    lock.lock();
-    if (++done_ == blocks_) {
-      running_.store(false);
-      if (thread != 0) finish_.notify_one();
+// A thread that comes late finds the shares closed or of another job. What it read of a job is right if it then can take a block of it: the shares are closed before the next job is
+// written down, and the block is taken only if its share is still as it was.
+void Threads::take_blocks(uint32_t job, int thread) {
+  int64_t computed = 0;
+  const int threads = count();
+  for (int i = 0; i < threads; ++i) {
+    const int owner = (thread + i) % threads;
+    std::atomic<uint64_t>& next = shares_[size_t(owner)].next;
+    uint64_t at = next.load(std::memory_order_acquire);
+    while (at >> kBlockBits == job) {
+      const int64_t block = int64_t(at & ((uint64_t(1) << kBlockBits) - 1));
+      const Call call = call_.load(std::memory_order_acquire);
+      const void* context = context_.load(std::memory_order_acquire);
+      if (block >= first_of(owner + 1, blocks_.load(std::memory_order_acquire))) break;
+      if (!next.compare_exchange_weak(at, at + 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+      call(context, block, thread);
+      ++computed;
+      at = next.load(std::memory_order_acquire);
     }
+  }
+  if (computed > 0 && left_.fetch_sub(computed) == computed) {
+    finished_.store(job);
+    finished_.notify_one();
   }
 }
 
 void Threads::work(int thread) {
-  uint64_t seen = 0;
-  for (;;) {
-    for (int i = 0; i < spins_ && jobs_.load() == seen; ++i) pause();
-    std::unique_lock<std::mutex> lock(mutex_);
-    start_.wait(lock, [&] { return stop_ || next_ < blocks_; });
-    if (stop_) return;
-    seen = jobs_.load();
-    compute_blocks(lock, thread);
+  for (uint32_t seen = 0; seen != kStop;) {
+    wait(job_, seen, spins_);
+    seen = job_.load();
+    if (seen != kStop) take_blocks(seen, thread);
   }
 }
 
