@@ -88,7 +88,8 @@ help:
 	@echo "make demo      install what is missing, build, ask the demo model about an ultrasound, a slide and a volume"
 	@echo "make test      install what is missing, build, run every test"
 	@echo "make lib cli   the libraries and the programs, in $(B)/"
-	@echo "make asan | ubsan | tsan   the whole test suite under a sanitizer"
+	@echo "make asan | ubsan   the whole test suite under a sanitizer"
+	@echo "make tsan            sessions, the API and the thread pool under another"
 	@echo "make avx512    AVX-512's kernels emulated on any x86-64, their tests (part of make test)"
 	@echo "make neon      the kernels cross-compiled for AArch64, their tests under emulation (part of make test)"
 	@echo "make bench     measured ceilings of this machine and the share of them that each operation reaches; ARGS=model the whole model"
@@ -214,11 +215,17 @@ endif
 neon:
 	@MAKE="$(MAKE) $(JOBS)" tests/neon.sh
 
-asan ubsan tsan: deps
+asan ubsan: deps
 	@$(MAKE) --no-print-directory $(JOBS) MODE=$@ sanitized
 sanitized: $(B)/tests/run cli $(B)/gpu-bench
 	ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 BG_BUILD=$(B) $(B)/tests/run $(TEST_ARGS)
-.PHONY: sanitized
+# ThreadSanitizer cannot follow the fibers that stand for a GPU's threads: the library from several threads, and what the CPU's kernels share out.
+tsan: deps
+	@$(MAKE) --no-print-directory $(JOBS) MODE=tsan races
+races: $(B)/tests/run $(B)/tests/kernels cli
+	BG_BUILD=$(B) $(B)/tests/run -tc='api*,session*'
+	BG_TEST_BACKENDS=cpu BG_BUILD=$(B) $(B)/tests/kernels -tc='kernels*,attention_causal*,rotate*'
+.PHONY: sanitized races
 
 bench: deps
 	@$(MAKE) --no-print-directory $(JOBS) $(B)/bench

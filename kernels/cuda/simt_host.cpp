@@ -560,7 +560,7 @@ void copies_land(int groups_under_way) {
 
 void launch(void* device, const char* name, dim3 grid, dim3 block, size_t shared, void (*call)(const void*), const void* body, size_t body_bytes) {
   auto* d = static_cast<EmulatedDevice*>(static_cast<Device*>(device));
-  std::vector<uint64_t> copy((body_bytes + 7) / 8);
+  std::vector<uint64_t> copy(body_bytes / 8 + 1);
   memcpy(copy.data(), body, body_bytes);
   d->run([name, grid, block, shared, call, copy, d] {
     const uint64_t threads = uint64_t(block.x) * block.y * block.z, blocks = uint64_t(grid.x) * grid.y * grid.z;
