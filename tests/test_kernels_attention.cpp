@@ -204,8 +204,8 @@ TEST_CASE("copy into a cache: the nearest value, ties, small and large blocks, N
 
 TEST_CASE("rotate_into_cache: the bits of norm, rotation and copy, in the new rows of each head and nowhere else") {
   const int64_t past = 4, context = 9, heads = 4, kv_heads = 2;
-  for (const int64_t T : {1, 3})
-  for (const auto& [type, d] : std::vector<std::pair<Type, int64_t>>{{Type::f32, 18}, {Type::bf16, 18}, {Type::bf16, 128}, {Type::q8_0, 64}}) {
+  struct Case { int64_t T; Type type; int64_t d; };
+  for (const auto& [T, type, d] : {Case{3, Type::f32, 18}, Case{3, Type::bf16, 18}, Case{3, Type::bf16, 128}, Case{3, Type::q8_0, 64}, Case{1, Type::f32, 18}, Case{1, Type::bf16, 128}, Case{1, Type::q8_0, 64}}) {
     const int64_t stride = d + bg::block_values(type);
     const size_t row_bytes = bg::stored_bytes(type, d);
     const Mat<float> q0 = random(T, heads * d), k0 = random(T, kv_heads * d), v0 = random(T, kv_heads * d);

@@ -2,6 +2,7 @@
 // reads each key once. Calls that share keys read a packed copy of them. Where there are too few parts for the threads, as with one token, the spans of keys
 // are shared out too and joined afterwards, in the order in which one thread would have joined them. How work is cut may depend on the number of threads: a
 // row's bits depend on nothing but its own keys.
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <mutex>
@@ -96,7 +97,7 @@ void attention_causal(const Context& c, Tensor o, Tensor q, Tensor k, Tensor v, 
   struct alignas(128) Left {
     std::atomic<int64_t> units;
   };
-  const int64_t units = past + q.rows < kSpanKeys ? 1 : (past + q.rows + kSpanKeys / 2) / kSpanKeys;
+  const int64_t units = std::max<int64_t>(1, (past + q.rows + kSpanKeys / 2) / kSpanKeys);
   const size_t floats = size_t(divide_up(rows, 16) * attend_state(d)), counts = size_t(kv_heads) * sizeof(Left);
   const auto args_of = [&](int64_t head) { return attend_args(c, k.part(head, kv_heads), v.part(head, kv_heads), 1); };
   const bool few = q.rows == 1 && c.isa.attention->are_few(args_of(0), G);

@@ -108,8 +108,8 @@ void product_block(const Context& c, const Tensor& x, Packing packing, const Job
     char* scratch = c.scratch_of(thread);
     auto* sums = reinterpret_cast<float*>(scratch);
     const Product& p = job.product;
-    const int64_t n0 = first * kPanelRows, cols = least(count * kPanelRows, p.w.rows - n0);
     c.isa.linear->group(sums, packed, packing, p.w, first, count, scratch + kSumsBytes);
+    const int64_t n0 = first * kPanelRows, cols = least(count * kPanelRows, p.w.rows - n0);
     constexpr int64_t kRowsAhead = 2;  // of y that are read: they may be as far away as memory
     for (int64_t t = 0; t < rows; ++t) {
       if (p.then == Then::add && t + kRowsAhead < rows) {

@@ -1,4 +1,4 @@
-// Rotary positions, and new tokens into the cache; a row per unit of work.
+// Rotary positions, and new tokens into the cache; a row, or of one row a head, per unit of work.
 #include "kernels/cpu/cpu.h"
 
 namespace bg::cpu {
@@ -14,19 +14,17 @@ void rotate_into_cache(const Context& c, Tensor keys, Tensor values, Tensor q, T
     c.isa.norm->rms_norm(x, d, x, d, n, d, w, eps);
     c.isa.rotary->rotate(x, n, d / 2, row(cos, t), row(sin, t));
   };
-  // Of one token by kv heads: a thread turns the heads that it has multiplied and will attend with.
-  const int64_t parts = q.rows == 1 ? kv_heads : 1, each = kv_heads / parts;
-  const auto unit = [&](int64_t i) {
-    const int64_t t = i / parts, first = i % parts * each;
-    turn(row(q, t) + first * G * d, each * G, wq, t);
-    turn(row(k, t) + first * d, each, wk, t);
-    for (int64_t h = first; h < first + each; ++h) {
+  const auto heads_of = [&](int64_t t, int64_t first, int64_t count) {  // kv heads and the query heads that share them
+    turn(row(q, t) + first * G * d, count * G, wq, t);
+    turn(row(k, t) + first * d, count, wk, t);
+    for (int64_t h = first; h < first + count; ++h) {
       put_row(c, keys.part(h, kv_heads).row_range(past + t, 1).data, keys.type, row(k, t) + h * d, d);
       put_row(c, values.part(h, kv_heads).row_range(past + t, 1).data, values.type, row(v, t) + h * d, d);
     }
   };
-  if (q.rows == 1) return c.threads.run(kv_heads, [&](int64_t head, int) { unit(head); });
-  for_rows(c, q.rows, 5 * q.cols + 10 * k.cols, unit);
+  // Of one token by heads: a thread turns those that it has multiplied and will attend with.
+  if (q.rows == 1) return c.threads.run(kv_heads, [&](int64_t head, int) { heads_of(0, head, 1); });
+  for_rows(c, q.rows, 5 * q.cols + 10 * k.cols, [&](int64_t t) { heads_of(t, 0, kv_heads); });
 }
 
 }  // namespace bg::cpu

@@ -69,7 +69,7 @@ void Threads::share(int64_t blocks, Call call, const void* context) {
 }
 
 // A thread that comes late finds the shares closed or of another job. What it read of a job is right if it then can take a block of it: the shares are closed before the next job is
-// written down, and the block is taken only if its share is still as it was.
+// written down, and the block is taken only if its share is still as it was. (Numbers come again after 2^24 − 1 jobs: a thread would have to sleep between two of these lines for just as many.)
 void Threads::take_blocks(uint32_t job, int thread) {
   int64_t computed = 0;
   const int threads = count();
